@@ -1,0 +1,289 @@
+"""Results on disk: the images of every finished input, and one line for each in results.jsonl.
+
+    OUT/results.jsonl                 one strict JSON object a line (`ResultWriter.save`)
+    OUT/input/NAME.png                the image that was explained, as the networks saw it
+    OUT/reconstruction/NAME.png
+    OUT/cf/NAME.png                   the counterfactual
+    OUT/heatmap/NAME.png              counterfactual - input (`figures.heatmap`)
+    OUT/square_mask/NAME.png          white inside the inner square; squares data set only
+
+A line is written after its images are safely on disk, so whatever results.jsonl names exists,
+also after a crash.
+"""
+
+import collections
+import json
+import math
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from diffcf_jax.data.record import Record
+from diffcf_jax.errors import UserError
+from diffcf_jax.report.figures import heatmap
+from diffcf_jax.report.files import (
+    cannot_write,
+    encode_png,
+    make_folder,
+    strict_json,
+    to_uint8,
+    write_file,
+)
+
+if TYPE_CHECKING:
+    from diffcf_jax.counterfactual.types import Counterfactual
+
+RESULTS = "results.jsonl"
+
+_NUMBER = (int, float, type(None))
+_ERROR_KEYS = {"id": int, "name": str, "target": _NUMBER, "error": str}
+_RESULT_KEYS = {
+    **{"id": int, "name": str, "target": (int, float), "y_true": _NUMBER},
+    **{"y_initial": _NUMBER, "y_reconstruction": _NUMBER, "y_final": _NUMBER},
+    **{"success": bool, "iterations": int, "reason": (str, type(None))},
+    **{"pixel_change": _NUMBER, "seconds": _NUMBER, "curve": list},
+    **{"input": str, "reconstruction": str, "cf": str, "heatmap": str},
+    "square_mask": (str, type(None)),
+}
+
+
+class ResultWriter:
+    """Writes the results of one run; every method may be called from any thread.
+
+    Opening a folder that already holds results continues it: finished lines stay, a line torn
+    by a crash goes, and so do `error` lines and lines whose images have been removed, because
+    those inputs are to be tried again.
+
+    Args:
+        workdir: the folder to write, made if it does not exist.
+        names: all names of the data set. An output has its input's name with the suffix .png;
+            inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`).
+        several_targets: whether an image can have more than one target; the target then becomes
+            part of the file names (`a_target_0.2.png`), but for input/ and square_mask/.
+
+    Raises:
+        UserError: the folder cannot be written, a name leads out of it, or results.jsonl is
+            broken.
+    """
+
+    def __init__(self, workdir: str | Path, names: Sequence[str], several_targets: bool = False):
+        self.workdir = Path(workdir)
+        self._stems = _output_stems(list(names))
+        self._several_targets = several_targets
+        self._lock = threading.Lock()
+        make_folder(self.workdir)
+        path = self.workdir / RESULTS
+        rows = read_results(workdir) if path.exists() else []
+        rows = [row for row in rows if "error" not in row and self._has_images(row)]
+        text = "".join(strict_json(row) + "\n" for row in rows)
+        write_file(path, text.encode())
+        self._finished = {result_key(row["id"], row["target"]) for row in rows}
+        try:
+            self._log = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def finished(self) -> set[tuple[int, float]]:
+        """Keys (`result_key`) of everything that is done and on disk, errors not included."""
+        with self._lock:
+            return set(self._finished)
+
+    def save(
+        self,
+        record: Record,
+        target: float,
+        counterfactual: "Counterfactual",
+        seconds: float,
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        """Writes the images of a finished input, then its line, and returns that line.
+
+        Args:
+            record: the input.
+            target: the value that the counterfactual was to reach, in the label's unit.
+            counterfactual: the result; images [H, W, 3] in [0, 1] are rounded to 8 bits.
+            seconds: time spent on this image.
+            reason: why it did not succeed, one sentence; None when it did.
+
+        Raises:
+            UserError: an image holds a value that is not finite, or a file cannot be written.
+        """
+        cf = to_uint8(counterfactual.image, f"the counterfactual of {record.name}")
+        images = {
+            "input": record.image,
+            "reconstruction": to_uint8(
+                counterfactual.reconstruction, f"the reconstruction of {record.name}"
+            ),
+            "cf": cf,
+            "heatmap": heatmap(record.image, cf),
+        }
+        if record.mask is not None:
+            images["square_mask"] = record.mask.astype(np.uint8) * 255
+        _, target = result_key(record.id, target)
+        stem = self._stems[record.name]
+        own_stem = f"{stem}_target_{target!r}" if self._several_targets else stem
+        paths = {}
+        for folder, image in images.items():
+            shared = folder in ("input", "square_mask")
+            paths[folder] = f"{folder}/{stem if shared else own_stem}.png"
+            # The temporary name belongs to this image and target alone, so that threads that
+            # save one input's several targets do not meet, and a rerun overwrites it.
+            write_file(
+                self.workdir / paths[folder],
+                encode_png(image),
+                temporary_name=f".{PurePosixPath(own_stem).name}.tmp",
+            )
+        row = {
+            "id": record.id,
+            "name": record.name,
+            "target": target,
+            "y_true": _number(record.y),
+            "y_initial": _number(counterfactual.y_initial),
+            "y_reconstruction": _number(counterfactual.y_reconstruction),
+            "y_final": _number(counterfactual.y_final),
+            "success": bool(counterfactual.success),
+            "iterations": int(counterfactual.iterations),
+            "reason": reason,
+            # Mean |x - x'| over pixels and channels of the saved images, in [0, 1].
+            "pixel_change": _number(np.abs(record.image - cf.astype(np.float64)).mean() / 255),
+            "seconds": round(float(seconds), 3),
+            "input": paths["input"],
+            "reconstruction": paths["reconstruction"],
+            "cf": paths["cf"],
+            "heatmap": paths["heatmap"],
+            "square_mask": paths.get("square_mask"),
+            "curve": _trim_curve(counterfactual.curve),
+        }
+        self._append(row)
+        return row
+
+    def save_error(self, id: int, name: str, target: float | None, message: str) -> dict[str, Any]:
+        """Writes the line of an input that could not be explained, and returns it.
+
+        Raises:
+            UserError: the line cannot be written.
+        """
+        row = {"id": id, "name": name, "target": _number(target), "error": message}
+        self._append(row)
+        return row
+
+    def close(self) -> None:
+        """Closes results.jsonl; nothing can be saved afterwards."""
+        os.close(self._log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _append(self, row: dict[str, Any]) -> None:
+        line = (strict_json(row) + "\n").encode()
+        with self._lock:
+            size = os.fstat(self._log).st_size
+            try:
+                while line:
+                    line = line[os.write(self._log, line) :]
+                os.fsync(self._log)
+            except OSError as error:
+                os.ftruncate(self._log, size)  # half a line must not stay before the next one
+                raise cannot_write(self.workdir / RESULTS, error) from error
+            if "error" not in row:
+                self._finished.add(result_key(row["id"], row["target"]))
+
+    def _has_images(self, row: dict[str, Any]) -> bool:
+        keys = ["input", "reconstruction", "cf", "heatmap", "square_mask"]
+        return all((self.workdir / row[key]).exists() for key in keys if row[key] is not None)
+
+
+def read_results(workdir: str | Path) -> list[dict[str, Any]]:
+    """Reads results.jsonl, checked line by line; a torn last line is left out.
+
+    Raises:
+        UserError: the file does not exist, or a line is broken.
+    """
+    path = Path(workdir) / RESULTS
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; give the --workdir of an explain.py run"
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip():
+                rows.append(_parse_line(line))
+        except ValueError as error:
+            if number == len(lines):
+                break  # no line end: a crash tore it
+            raise UserError(
+                f"{path} line {number} is broken ({error}): delete that line, and its image "
+                "will be explained again"
+            ) from error
+    return rows
+
+
+def result_key(id: int, target: float) -> tuple[int, float]:
+    """What identifies a result: the input's id, and the target as float32 knows it.
+
+    The target is the shortest decimal that float32 rounds to the same value, so that 0.2 is
+    0.2 whether it comes from a config or back from a float32 array.
+    """
+    return id, float(str(np.float32(target)))
+
+
+def _output_stems(names: list[str]) -> dict[str, str]:
+    """For each input name the path of its outputs below their folder, without .png."""
+    shortened: dict[str, list[str]] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise UserError(f'the image name "{name}" leads out of the data set\'s folder')
+        shortened.setdefault(str(path.with_suffix("")), []).append(name)
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise UserError(f'the data set lists "{name}" more than once: leave one of them')
+    stems = {}
+    for stem, owners in shortened.items():
+        for name in owners:
+            stems[name] = stem if len(owners) == 1 else str(PurePosixPath(name))
+    by_stem = {stem: name for name, stem in stems.items()}
+    for name, stem in stems.items():
+        if by_stem[stem] != name:
+            raise UserError(
+                f'the results of "{name}" and "{by_stem[stem]}" would have the same file name: '
+                "rename one of them"
+            )
+    return stems
+
+
+def _parse_line(line: bytes) -> dict[str, Any]:
+    """Raises ValueError, as json and unicode errors are, saying what is wrong."""
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("it is not a JSON object")
+    for key, types in (_ERROR_KEYS if "error" in row else _RESULT_KEYS).items():
+        if key not in row:
+            raise ValueError(f'"{key}" is missing')
+        value = row[key]
+        if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+            raise ValueError(f'"{key}" has the value {value!r}')
+    return row
+
+
+def _number(value: Any) -> float | None:
+    """A float32's shortest decimal; None for None, NaN and infinities."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(str(np.float32(value)))
+
+
+def _trim_curve(curve: np.ndarray) -> list[float | None]:
+    curve = np.asarray(curve, np.float64)
+    known = np.flatnonzero(~np.isnan(curve))
+    return [_number(y) for y in curve[: known[-1] + 1 if known.size else 0]]

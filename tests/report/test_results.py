@@ -1,0 +1,260 @@
+"""Writing, continuing and reading results, crashes and full disks included."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from diffcf_jax.data.record import Record
+from diffcf_jax.errors import UserError
+from diffcf_jax.report.figures import heatmap
+from diffcf_jax.report.files import read_image, strict_json, to_uint8
+from diffcf_jax.report.results import ResultWriter, read_results, result_key
+
+
+def make_record(id=0, name="a.png", mask=None):
+    image = np.random.default_rng(id).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Record(id=id, name=name, image=image, y=0.25, target=0.75, mask=mask)
+
+
+def make_counterfactual(seed=0, **changes):
+    random = np.random.default_rng(1000 + seed)
+    values = {
+        "image": (random.integers(0, 256, (8, 8, 3)) / 255).astype(np.float32),
+        "reconstruction": random.random((8, 8, 3), np.float32),
+        "y_initial": np.float32(0.1),
+        "y_reconstruction": np.float32(0.2),
+        "y_final": np.float32(0.7),
+        "success": np.bool_(True),
+        "iterations": np.int32(3),
+        "curve": np.array([0.2, 0.5, 0.7, np.nan, np.nan], np.float32),
+    }
+    return types.SimpleNamespace(**{**values, **changes})
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_saved_images_and_line_read_back(tmp_path):
+    mask = np.zeros((8, 8), bool)
+    mask[2:4, 2:4] = True
+    record = make_record(name="sub/b.jpg", mask=mask)
+    counterfactual = make_counterfactual()
+    with ResultWriter(tmp_path, ["a.png", "sub/b.jpg"]) as writer:
+        row = writer.save(record, np.float32(0.7), counterfactual, 1.23456)
+    assert read_results(tmp_path) == [row]
+    folders = ["cf", "heatmap", "input", "reconstruction", "square_mask"]
+    assert files(tmp_path) == [f"{f}/sub/b.png" for f in folders[:4]] + [
+        "results.jsonl",
+        "square_mask/sub/b.png",
+    ]
+    cf = read_image(tmp_path / row["cf"])
+    assert np.array_equal(cf / np.float32(255), counterfactual.image)
+    assert np.array_equal(read_image(tmp_path / row["input"]), record.image)
+    assert np.array_equal(read_image(tmp_path / row["heatmap"]), heatmap(record.image, cf))
+    assert np.array_equal(read_image(tmp_path / row["square_mask"]) > 127, mask)
+    reconstruction = read_image(tmp_path / row["reconstruction"])
+    assert np.abs(reconstruction / 255 - counterfactual.reconstruction).max() <= 0.5001 / 255
+    change = np.abs(cf.astype(int) - record.image).mean() / 255
+    assert row["pixel_change"] == pytest.approx(change, rel=1e-6)
+    assert (row["target"], row["y_true"], row["y_final"]) == (0.7, 0.25, 0.7)
+    assert (row["iterations"], row["success"], row["reason"]) == (3, True, None)
+    assert (row["seconds"], row["curve"]) == (1.235, [0.2, 0.5, 0.7])
+
+
+def test_images_are_rounded_not_truncated():
+    every_grey = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(to_uint8(every_grey.astype(np.float32) / 255, "x"), every_grey)
+    shifted = np.array([-1.0, 0.49, 0.51, 254.9, 300.0]) / 255
+    assert to_uint8(shifted, "x").tolist() == [0, 0, 1, 255, 255]
+
+
+def test_several_targets_are_in_the_file_names(tmp_path):
+    with ResultWriter(tmp_path, ["a.png"], several_targets=True) as writer:
+        for target in (0.2, 0.8):
+            writer.save(make_record(), target, make_counterfactual(), 1.0)
+        assert writer.finished() == {(0, 0.2), (0, 0.8)}
+    rows = read_results(tmp_path)
+    assert [row["cf"] for row in rows] == ["cf/a_target_0.2.png", "cf/a_target_0.8.png"]
+    assert {row["input"] for row in rows} == {"input/a.png"}
+
+
+def test_a_target_is_the_same_in_either_precision():
+    for value in (0.2, 0.8, 128 / 255, 37.0, 1e-5):
+        assert result_key(3, value) == result_key(3, float(np.float32(value)))
+    assert result_key(3, 0.2) == (3, 0.2)
+
+
+def test_names_that_differ_in_their_suffix_do_not_collide(tmp_path):
+    names = ["a.jpg", "a.png", "b.jpg"]
+    with ResultWriter(tmp_path, names) as writer:
+        rows = [
+            writer.save(make_record(i, name), 0.5, make_counterfactual(i), 1.0)
+            for i, name in enumerate(names)
+        ]
+    assert [row["cf"] for row in rows] == ["cf/a.jpg.png", "cf/a.png.png", "cf/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["../a.png"], "leads out"),
+        (["/a.png"], "leads out"),
+        (["a.png", "a.png"], "more than once"),
+        (["a.jpg", "a.png", "a.jpg.tif"], "rename"),
+    ],
+)
+def test_bad_names(tmp_path, names, message):
+    with pytest.raises(UserError, match=message):
+        ResultWriter(tmp_path, names)
+
+
+def test_rerun_keeps_what_is_finished_and_retries_the_rest(tmp_path):
+    names = ["a.png", "b.png", "c.png"]
+    with ResultWriter(tmp_path, names) as writer:
+        kept = writer.save(make_record(0, "a.png"), 0.5, make_counterfactual(), 1.0)
+        lost = writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
+        writer.save_error(2, "c.png", None, "cannot read c.png")
+        assert writer.finished() == {(0, 0.5), (1, 0.5)}
+    (tmp_path / lost["heatmap"]).unlink()
+    with open(tmp_path / "results.jsonl", "a") as file:
+        file.write('{"id": 7, "na')  # what a crash leaves
+    assert [row["id"] for row in read_results(tmp_path)] == [0, 1, 2]
+    with ResultWriter(tmp_path, names) as writer:
+        assert writer.finished() == {(0, 0.5)}
+        assert read_results(tmp_path) == [kept]
+        writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
+    assert [row["id"] for row in read_results(tmp_path)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "Expecting"),
+        ("[1]", "not a JSON object"),
+        ('{"id": 1, "name": "x", "target": 0.5}', '"y_true" is missing'),
+        ('{"id": true, "name": "x", "target": 0.5, "error": "e"}', '"id" has the value True'),
+        ('{"id": 1, "name": "x", "target": "0.5", "error": "e"}', '"target" has the value'),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, reason):
+    good = '{"id": 0, "name": "x", "target": null, "error": "e"}\n'
+    (tmp_path / "results.jsonl").write_text(good + line + "\n" + good)
+    with pytest.raises(UserError, match=f"results.jsonl line 2 is broken .*{reason}"):
+        read_results(tmp_path)
+
+
+def test_missing_results(tmp_path):
+    with pytest.raises(UserError, match=r"results\.jsonl: No such file"):
+        read_results(tmp_path)
+
+
+def test_json_is_strict(tmp_path):
+    values = {"y_initial": np.float32("nan"), "y_final": np.float32("inf")}
+    curve = np.array([0.5, np.inf, 0.25, np.nan], np.float32)
+    with ResultWriter(tmp_path, ["a.png"]) as writer:
+        writer.save(make_record(), 0.5, make_counterfactual(curve=curve, **values), 1.0, "NaN")
+    text = (tmp_path / "results.jsonl").read_text()
+    row = json.loads(text, parse_constant=pytest.fail)
+    assert (row["y_initial"], row["y_final"], row["curve"]) == (None, None, [0.5, None, 0.25])
+    assert read_results(tmp_path) == [row]
+    plain = {"a": (np.float32(1), np.nan), "b": np.arange(2), 3: tmp_path}
+    assert json.loads(strict_json(plain)) == {"a": [1.0, None], "b": [0, 1], "3": str(tmp_path)}
+
+
+def test_an_image_with_nan_is_refused(tmp_path):
+    image = np.full((8, 8, 3), np.nan, np.float32)
+    with (
+        ResultWriter(tmp_path, ["a.png"]) as writer,
+        pytest.raises(UserError, match=r"counterfactual of a\.png holds values that are not"),
+    ):
+        writer.save(make_record(), 0.5, make_counterfactual(image=image), 1.0)
+    assert files(tmp_path) == ["results.jsonl"]
+
+
+def test_threads_may_save_at_the_same_time(tmp_path):
+    names = [f"{i}.png" for i in range(12)]
+    jobs = [(i, name, target) for i, name in enumerate(names) for target in (0.1, 0.2, 0.3)]
+    with ResultWriter(tmp_path, names, several_targets=True) as writer:
+
+        def save(job):
+            i, name, target = job
+            return writer.save(make_record(i, name), target, make_counterfactual(i), 1.0)
+
+        with ThreadPoolExecutor(8) as pool:
+            rows = list(pool.map(save, jobs))
+        assert writer.finished() == {(i, target) for i, _, target in jobs}
+    assert sorted(map(str, read_results(tmp_path))) == sorted(map(str, rows))
+    assert len(files(tmp_path)) == 1 + 3 * len(jobs) + len(names)  # no temporary file stays
+
+
+@pytest.fixture
+def file_size_limit():
+    """Makes writing beyond a size fail, as a full disk does."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_full_disk(tmp_path, file_size_limit):
+    with ResultWriter(tmp_path, ["a.png", "b.png"]) as writer:
+        writer.save(make_record(0, "a.png"), 0.5, make_counterfactual(), 1.0)
+        before = files(tmp_path), (tmp_path / "results.jsonl").read_bytes()
+        file_size_limit(20)
+        with pytest.raises(UserError, match=r"cannot write .*input/b\.png: .*free some space"):
+            writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
+        file_size_limit(len(before[1]) + 10)  # the line is cut in its middle
+        with pytest.raises(UserError, match=r"cannot write .*results\.jsonl"):
+            writer.save_error(1, "b.png", None, "message")
+        assert (files(tmp_path), (tmp_path / "results.jsonl").read_bytes()) == before
+        file_size_limit(1 << 30)
+        writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
+    assert [row["id"] for row in read_results(tmp_path)] == [0, 1]
+
+
+def test_workdir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/out: .*choose another --workdir"):
+        ResultWriter(tmp_path / "file" / "out", ["a.png"])
+
+
+_ENDLESS = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from test_results import ResultWriter, make_counterfactual, make_record
+names = [f"{i}.png" for i in range(100_000)]
+with ResultWriter(sys.argv[1], names) as writer:
+    for i, name in enumerate(names):
+        if not writer.finished() >= {(i, 0.5)}:
+            writer.save(make_record(i, name), 0.5, make_counterfactual(i), 1.0)
+"""
+
+
+def test_kill_9_loses_and_repeats_nothing(tmp_path):
+    paths = [os.path.dirname(__file__), os.getcwd()]
+    done = 0
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", _ENDLESS, str(tmp_path), *paths])
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if len(files(tmp_path / "cf")) > done + 5:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        rows = read_results(tmp_path)
+        assert len(rows) > done
+        done = len(rows)
+        assert [row["id"] for row in rows] == list(range(done))
+        for i, row in enumerate(rows):
+            expected = to_uint8(make_counterfactual(i).image, "x")
+            assert np.array_equal(read_image(tmp_path / row["cf"]), expected)

@@ -1,0 +1,75 @@
+"""Means, intervals and counts of a run."""
+
+import json
+
+import numpy as np
+import pytest
+
+from diffcf_jax.report.summary import bootstrap_mean, environment, summarise, write_summary
+
+
+def row(**changes):
+    values = {"target": 0.5, "y_initial": 0.1, "y_reconstruction": 0.15, "y_final": 0.48}
+    values |= {"success": True, "iterations": 4, "reason": None}
+    return values | {"pixel_change": 0.01, "seconds": 2.0} | changes
+
+
+def test_bootstrap_agrees_with_the_normal_interval():
+    x = np.random.default_rng(1).normal(3.0, 2.0, 400)
+    interval = bootstrap_mean(x)
+    error = 1.96 * x.std() / 20
+    assert interval["mean"] == pytest.approx(x.mean())
+    assert interval["low"] == pytest.approx(x.mean() - error, abs=0.02)
+    assert interval["high"] == pytest.approx(x.mean() + error, abs=0.02)
+    assert interval == bootstrap_mean(x) and interval["n"] == 400
+
+
+def test_bootstrap_leaves_out_what_is_not_finite():
+    interval = bootstrap_mean([1.0, None, np.nan, np.inf, 3.0, -np.inf])
+    assert (interval["mean"], interval["n"]) == (2.0, 2)
+    assert (interval["low"], interval["high"]) == (1.0, 3.0)
+    assert bootstrap_mean([]) == {"mean": None, "low": None, "high": None, "n": 0}
+    assert bootstrap_mean([True]) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 1}
+
+
+def test_summary_counts_and_means():
+    rows = [
+        row(),
+        row(y_final=0.3, success=False, iterations=10, reason="not enough iterations"),
+        row(y_final=None, success=False, iterations=10, reason="not enough iterations"),
+        {"id": 3, "name": "x", "target": None, "error": "cannot read x"},
+    ]
+    summary = summarise(rows, {"name": "test"}, 12.5, {"jax": "1"})
+    assert (summary["n"], summary["errors"], summary["wall_seconds"]) == (3, 1, 12.5)
+    assert summary["reasons"] == {"not enough iterations": 2}
+    assert (summary["config"], summary["versions"]) == ({"name": "test"}, {"jax": "1"})
+    means = {name: interval["mean"] for name, interval in summary["metrics"].items()}
+    assert means == pytest.approx(
+        {
+            "success_rate": 1 / 3,
+            "initial_error": 0.4,
+            "final_error": 0.11,
+            "reconstruction_gap": 0.05,
+            "iterations": 8.0,
+            "pixel_change": 0.01,
+            "seconds": 2.0,
+        }
+    )
+    assert summary["metrics"]["final_error"]["n"] == 2
+
+
+def test_summary_files(tmp_path):
+    config = {"limit": float("inf"), "targets": (0.2, 0.8)}
+    write_summary(tmp_path, summarise([row()], config, 1.0, environment()))
+    text = (tmp_path / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=pytest.fail)
+    assert summary["config"] == {"limit": None, "targets": [0.2, 0.8]}
+    assert {"jax", "flax", "numpy", "python", "diffcf_jax", "device"} <= summary["versions"].keys()
+    lines = (tmp_path / "summary.csv").read_text().splitlines()
+    assert lines[:2] == ["metric,mean,low,high,n", "success_rate,1.0,1.0,1.0,1"]
+
+
+def test_summary_of_nothing(tmp_path):
+    summary = summarise([], {}, 0.0, {})
+    write_summary(tmp_path, summary)
+    assert (tmp_path / "summary.csv").read_text().splitlines()[1] == "success_rate,,,,0"
