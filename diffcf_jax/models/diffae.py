@@ -1,0 +1,123 @@
+"""The Diffusion Autoencoder (Preechakul et al., 2022): semantic encoder and conditional UNet."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from diffcf_jax.models.layers import (
+    AttentionBlock,
+    Downsample,
+    GroupNorm,
+    ResBlock,
+    conv3x3,
+    space_to_depth,
+    uniform_fan_in,
+)
+from diffcf_jax.models.unet import UNet
+
+Array = jax.Array
+
+
+class SemanticEncoder(nn.Module):
+    """Maps an image to its semantic code z_sem: the descending half of a UNet, pooled.
+
+    Attributes:
+        z_channels: size of the code.
+        channels: base width; level l has `channels * channel_mult[l]`.
+        channel_mult: one factor a level.
+        num_res_blocks: ResBlocks a level, of one convolution each.
+        attention_downsampling: the downsampling factors whose levels attend.
+        num_heads: attention heads.
+        num_head_channels: channels a head, instead of `num_heads`.
+        resblock_updown: change resolution inside ResBlocks.
+        conv_resample: a convolution with every change of resolution outside ResBlocks.
+        qkv_before_heads: the "new attention order" of the originals.
+        patch_size: the stem folds patches of this size into channels.
+        dtype: compute dtype; None follows the parameters.
+    """
+
+    z_channels: int = 512
+    channels: int = 128
+    channel_mult: Sequence[int] = (1, 1, 2, 2, 4, 4, 4)
+    num_res_blocks: int = 2
+    attention_downsampling: Sequence[int] = (16,)
+    num_heads: int = 1
+    num_head_channels: int | None = None
+    resblock_updown: bool = True
+    conv_resample: bool = True
+    qkv_before_heads: bool = False
+    patch_size: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Encodes images [B, H, W, C] in [-1, 1] into codes [B, z_channels]."""
+
+        def res(h: Array, features: int, name: str, resample: str | None = None) -> Array:
+            return ResBlock(features, resample, conditioned=False, dtype=self.dtype, name=name)(h)
+
+        def attend(h: Array, name: str) -> Array:
+            heads = self.num_heads
+            if self.num_head_channels:
+                heads = h.shape[-1] // self.num_head_channels
+            return AttentionBlock(heads, self.qkv_before_heads, self.dtype, name=name)(h)
+
+        widths = [int(mult * self.channels) for mult in self.channel_mult]
+        h = space_to_depth(x, self.patch_size)
+        h = conv3x3(widths[0], self.dtype, "input_blocks_0_0")(h)
+        index, downsampling = 1, 1
+        for level, width in enumerate(widths):
+            for _ in range(self.num_res_blocks):
+                h = res(h, width, f"input_blocks_{index}_0")
+                if downsampling in self.attention_downsampling:
+                    h = attend(h, f"input_blocks_{index}_1")
+                index += 1
+            if level < len(widths) - 1:
+                if self.resblock_updown:
+                    h = res(h, width, f"input_blocks_{index}_0", "down")
+                else:
+                    name = f"input_blocks_{index}_0"
+                    h = Downsample(self.conv_resample, self.dtype, name=name)(h)
+                index += 1
+                downsampling *= 2
+        h = res(h, widths[-1], "middle_block_0")
+        h = attend(h, "middle_block_1")
+        h = res(h, widths[-1], "middle_block_2")
+
+        h = nn.silu(GroupNorm(name="out_norm")(h)).mean((1, 2))  # [B, channels]
+        return nn.Dense(self.z_channels, kernel_init=uniform_fan_in, name="out_proj")(h)
+
+
+class DiffAE(nn.Module):
+    """A Diffusion Autoencoder: `encode` gives z_sem, `predict` the noise in x_t given z_sem.
+
+    Attributes:
+        unet: arguments of `UNet`; its output is the noise, 3 channels.
+        encoder: arguments of `SemanticEncoder`.
+        dtype: compute dtype of both.
+        remat: recompute every UNet block in the backward pass.
+    """
+
+    unet: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    dtype: Any = None
+    remat: bool = False
+
+    def setup(self) -> None:
+        """Makes the two networks; `unet` and `encoder` are also their parameters' names."""
+        self.unet_ = UNet(**self.unet, dtype=self.dtype, remat=self.remat, name="unet")
+        self.encoder_ = SemanticEncoder(**self.encoder, dtype=self.dtype, name="encoder")
+
+    def encode(self, x: Array) -> Array:
+        """Encodes images [B, H, W, C] in [-1, 1] into z_sem [B, D]."""
+        return self.encoder_(x)
+
+    def predict(self, x_t: Array, t: Array, z_sem: Array, train: bool = False) -> Array:
+        """Predicts the noise [B, H, W, C] in x_t at timesteps t [B] given z_sem [B, D]."""
+        return self.unet_(x_t, t, z_sem, train)
+
+    def __call__(self, x: Array, x_t: Array, t: Array, train: bool = False) -> Array:
+        """Encodes x and predicts the noise in x_t: what is trained, and what initialises."""
+        return self.predict(x_t, t, self.encode(x), train)

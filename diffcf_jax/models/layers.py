@@ -1,0 +1,214 @@
+"""The blocks that the ADM UNet, the Diff-AE and its encoder are made of."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+# The initialisation of PyTorch's convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def timestep_embedding(t: Array, dim: int, max_period: float = 10_000.0) -> Array:
+    """Embeds timesteps as `[cos(t f_i), sin(t f_i)]`, `f_i = max_period^(-2i/dim)`.
+
+    Args:
+        t: timesteps [B], integers or fractions, on the scale of the original process.
+        dim: size of the embedding.
+        max_period: the longest period, in timesteps over 2 pi.
+
+    Returns:
+        The embedding [B, dim]; float64 if `t` is float64, else float32.
+    """
+    dtype = jnp.promote_types(t.dtype, jnp.float32)
+    half = dim // 2
+    freqs = jnp.exp(-jnp.log(jnp.asarray(max_period, dtype)) * jnp.arange(half, dtype=dtype) / half)
+    angles = t.astype(dtype)[:, None] * freqs  # [B, dim / 2]
+    embedding = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
+
+
+def space_to_depth(x: Array, patch_size: int) -> Array:
+    """Folds every patch into channels: [B, H, W, C] -> [B, H/p, W/p, p p C]."""
+    b, h, w, c = x.shape
+    p = patch_size
+    x = x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // p, w // p, p * p * c)
+
+
+def depth_to_space(x: Array, patch_size: int) -> Array:
+    """Undoes `space_to_depth`: [B, H/p, W/p, p p C] -> [B, H, W, C]."""
+    b, h, w, c = x.shape
+    p = patch_size
+    x = x.reshape(b, h, w, p, p, c // (p * p)).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * p, w * p, c // (p * p))
+
+
+def avg_pool(x: Array) -> Array:
+    """Halves the resolution by 2x2 means: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def upsample_nearest(x: Array) -> Array:
+    """Doubles the resolution by repetition: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+class GroupNorm(nn.Module):
+    """Group norm over 32 groups (fewer if there are fewer channels), statistics in float32 at least.
+
+    Pixels are reduced first, channels of a group after: on CPU its gradient is up to ten times
+    faster so than a reduction over [pixels, channels of a group] at once.
+    """
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, _, _, c = x.shape
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        groups = min(32, c)
+
+        def group_mean(h: Array) -> Array:  # [B, H, W, C] -> [B, 1, 1, C]
+            means = h.mean((1, 2)).reshape(b, groups, -1).mean(-1, keepdims=True)
+            return jnp.broadcast_to(means, (b, groups, c // groups)).reshape(b, 1, 1, c)
+
+        h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        h = h - group_mean(h)
+        h = h * (jax.lax.rsqrt(group_mean(jnp.square(h)) + 1e-5) * scale) + bias
+        return h.astype(self.dtype or h.dtype)
+
+
+def conv3x3(features: int, dtype: Any = None, name: str | None = None, zeros: bool = False):
+    """A 3x3 convolution with one pixel of padding; `zeros` starts it at zero."""
+    init = nn.initializers.zeros if zeros else uniform_fan_in
+    return nn.Conv(features, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=name)
+
+
+class ResBlock(nn.Module):
+    """The residual block of ADM, with the second condition of Diff-AE.
+
+    `skip(x) + conv(dropout(silu(modulate(norm(conv(silu(norm(x))))))))`, where `modulate` is
+    `h (1 + scale(emb)) + shift(emb)` for `scale_shift_norm`, else `norm(h + emb)`; a Diff-AE code
+    then multiplies by `1 + scale(cond)` (Preechakul et al., 2022, eq. 7 without its shift, as in
+    their code). Without `conditioned` there is one convolution: `skip(x) + conv(silu(norm(x)))`.
+
+    Attributes:
+        features: output channels.
+        resample: "up", "down" or None; applied between the activation and the first convolution.
+        scale_shift_norm: how the timestep modulates.
+        conditioned: False for the blocks of the semantic encoder.
+        dropout: rate before the last convolution, in training only.
+        dtype: the dtype of the convolutions; None follows the parameters.
+    """
+
+    features: int
+    resample: str | None = None
+    scale_shift_norm: bool = True
+    conditioned: bool = True
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, x: Array, emb: Array | None = None, cond: Array | None = None, train: bool = False
+    ) -> Array:
+        resample = {"up": upsample_nearest, "down": avg_pool, None: lambda h: h}[self.resample]
+        h = nn.silu(GroupNorm(self.dtype, name="in_norm")(x))
+        h = conv3x3(self.features, self.dtype, "in_conv")(resample(h))
+        x = resample(x)
+
+        if self.conditioned:
+            norm = GroupNorm(self.dtype, name="out_norm")
+            width = 2 * self.features if self.scale_shift_norm else self.features
+            emb = self._project(emb, width, "emb_proj")
+            if self.scale_shift_norm:
+                scale, shift = jnp.split(emb, 2, axis=-1)
+                h = norm(h) * (1 + scale) + shift
+            else:
+                h = norm(h + emb)
+            if cond is not None:
+                h = h * (1 + self._project(cond, self.features, "cond_proj"))
+            h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+            h = conv3x3(self.features, self.dtype, "out_conv", zeros=True)(h)
+
+        if x.shape[-1] != self.features:
+            x = nn.Conv(
+                self.features, (1, 1), dtype=self.dtype, kernel_init=uniform_fan_in,
+                name="skip_conv",
+            )(x)  # fmt: skip
+        return x + h
+
+    def _project(self, emb: Array, width: int, name: str) -> Array:
+        dense = nn.Dense(width, dtype=self.dtype, kernel_init=uniform_fan_in, name=name)
+        return dense(nn.silu(emb))[:, None, None, :]  # [B, 1, 1, width]
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over pixels with a residual connection, as in ADM.
+
+    Attributes:
+        num_heads: the number of heads.
+        qkv_before_heads: how `qkv` lays out its 3C channels: True splits q, k, v and then heads
+            (the originals' "new" order), False heads and then q, k, v (their "legacy" order).
+        dtype: the dtype of the projections; the softmax is float32 at least.
+    """
+
+    num_heads: int = 1
+    qkv_before_heads: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, h, w, c = x.shape
+        d = c // self.num_heads
+        qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=uniform_fan_in, name="qkv")(
+            GroupNorm(self.dtype, name="norm")(x).reshape(b, h * w, c)
+        )
+        if self.qkv_before_heads:
+            q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, self.num_heads, d), (2, 3), (0, 2))
+        else:
+            q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, self.num_heads, 3, d), (3, 2), (0, 2))
+        scale = d**-0.25  # on q and k each, so that half precision does not overflow
+        logits = jnp.einsum("bhqd,bhkd->bhqk", q * scale, k * scale)
+        stats = jnp.promote_types(logits.dtype, jnp.float32)
+        weights = nn.softmax(logits.astype(stats), axis=-1).astype(v.dtype)
+        out = jnp.einsum("bhqk,bhkd->bqhd", weights, v).reshape(b, h * w, c)
+        out = nn.Dense(
+            c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="proj_out"
+        )(out)  # fmt: skip
+        return x + out.reshape(x.shape)
+
+
+class Downsample(nn.Module):
+    """Halves the resolution: a strided 3x3 convolution, or a 2x2 mean without `with_conv`."""
+
+    with_conv: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if not self.with_conv:
+            return avg_pool(x)
+        return nn.Conv(
+            x.shape[-1], (3, 3), strides=2, padding=1, dtype=self.dtype,
+            kernel_init=uniform_fan_in, name="conv",
+        )(x)  # fmt: skip
+
+
+class Upsample(nn.Module):
+    """Doubles the resolution by repetition, then a 3x3 convolution if `with_conv`."""
+
+    with_conv: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = upsample_nearest(x)
+        return conv3x3(x.shape[-1], self.dtype, "conv")(x) if self.with_conv else x

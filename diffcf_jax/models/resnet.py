@@ -1,0 +1,79 @@
+"""ResNet regressor: an image to one number."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffcf_jax.models.convnet import batch_norm, conv
+from diffcf_jax.models.layers import uniform_fan_in
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut: [B, H, W, C] -> [B, H/stride, W/stride, features]."""
+
+    features: int
+    stride: int = 1
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Return relu(shortcut(x) + residual(x))."""
+        shortcut = x
+        h = conv(self.features, 3, self.stride, 1, self.dtype, "conv1")(x)
+        h = nn.relu(batch_norm(train, self.dtype, "bn1")(h))
+        h = conv(self.features, 3, 1, 1, self.dtype, "conv2")(h)
+        h = batch_norm(train, self.dtype, "bn2")(h)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            shortcut = conv(self.features, 1, self.stride, 0, self.dtype, "downsample_conv")(x)
+            shortcut = batch_norm(train, self.dtype, "downsample_bn")(shortcut)
+        return nn.relu(shortcut + h)
+
+
+class ResNet(nn.Module):
+    """ResNet with basic blocks and a scalar head; the defaults are the squares regressor.
+
+    The defaults are torchvision's resnet18 (He et al. 2016, arXiv:1512.03385) with a 4x4 stem of
+    stride 1, so that a 64x64 image keeps its resolution until the max pool.
+
+    Attributes:
+        width: channels of the stem and the first stage; each later stage doubles them.
+        blocks: number of basic blocks in each stage.
+        stem_kernel: kernel size of the first convolution.
+        stem_stride: its stride.
+        stem_padding: its zero padding on each side.
+        dtype: compute type of the convolutions (None: that of input and parameters);
+            normalisation statistics and the head are never below float32.
+    """
+
+    width: int = 64
+    blocks: Sequence[int] = (2, 2, 2, 2)
+    stem_kernel: int = 4
+    stem_stride: int = 1
+    stem_padding: int = 2
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Predict one value an image.
+
+        Args:
+            x: images [B, H, W, 3] in [0, 1], used as they are.
+            train: normalise with the batch's statistics and update `batch_stats`.
+
+        Returns:
+            Predictions [B], at least float32.
+        """
+        h = conv(
+            self.width, self.stem_kernel, self.stem_stride, self.stem_padding, self.dtype, "conv1"
+        )(x)
+        h = nn.relu(batch_norm(train, self.dtype, "bn1")(h))
+        h = nn.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for stage, count in enumerate(self.blocks):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                name = f"layer{stage + 1}_{block}"
+                h = BasicBlock(self.width * 2**stage, stride, self.dtype, name=name)(h, train)
+        h = h.astype(jnp.promote_types(h.dtype, jnp.float32)).mean(axis=(1, 2))  # [B, C]
+        return nn.Dense(1, kernel_init=uniform_fan_in, name="fc")(h)[:, 0]

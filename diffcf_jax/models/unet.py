@@ -1,0 +1,157 @@
+"""The UNet of ADM (Dhariwal and Nichol, 2021), which Diff-AE also uses, with a code as condition."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffcf_jax.models.layers import (
+    AttentionBlock,
+    Downsample,
+    GroupNorm,
+    ResBlock,
+    Upsample,
+    conv3x3,
+    depth_to_space,
+    space_to_depth,
+    timestep_embedding,
+    uniform_fan_in,
+)
+
+Array = jax.Array
+
+
+class UNet(nn.Module):
+    """Predicts noise (and, with twice the channels, its variance) from a noised image.
+
+    Module names are the addresses of the PyTorch originals (`input_blocks_3_0` is their
+    `input_blocks.3.0`), so that their checkpoints can be read key by key.
+
+    Attributes:
+        channels: base width; level l has `channels * channel_mult[l]`.
+        channel_mult: one factor a level; every level halves the resolution.
+        num_res_blocks: ResBlocks a level on the way down; one more on the way up.
+        attention_downsampling: the downsampling factors (1, 2, 4, ...) whose levels attend.
+        num_heads: attention heads, unless `num_head_channels` is given.
+        num_head_channels: channels a head.
+        out_channels: 3 for noise, 6 for noise and variance.
+        emb_channels: width of the timestep embedding; None is `4 * channels`.
+        scale_shift_norm: how the timestep modulates a ResBlock.
+        resblock_updown: change resolution inside ResBlocks instead of by `conv_resample`.
+        conv_resample: a convolution with every change of resolution outside ResBlocks.
+        qkv_before_heads: the "new attention order" of the originals.
+        dropout: rate in training.
+        patch_size: the stem folds patches of this size into channels and the head unfolds them; 1
+            is the original network, 2 or 4 a cheaper one at full image resolution.
+        dtype: compute dtype of convolutions and attention; None follows the parameters. Norms,
+            softmax, the timestep embedding and the output are float32 at least.
+        remat: recompute every block in the backward pass instead of keeping its activations.
+    """
+
+    channels: int = 128
+    channel_mult: Sequence[int] = (1, 1, 2, 2, 4, 4)
+    num_res_blocks: int = 2
+    attention_downsampling: Sequence[int] = (8, 16, 32)
+    num_heads: int = 1
+    num_head_channels: int | None = None
+    out_channels: int = 6
+    emb_channels: int | None = None
+    scale_shift_norm: bool = True
+    resblock_updown: bool = True
+    conv_resample: bool = True
+    qkv_before_heads: bool = False
+    dropout: float = 0.0
+    patch_size: int = 1
+    dtype: Any = None
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, cond: Array | None = None, train: bool = False) -> Array:
+        """Applies the network.
+
+        Args:
+            x: noised images [B, H, W, C] in about [-1, 1].
+            t: timesteps [B] on the scale of the original process.
+            cond: codes [B, D] of a Diff-AE, or None.
+            train: with dropout.
+
+        Returns:
+            [B, H, W, out_channels].
+        """
+        res_block = nn.remat(ResBlock, static_argnums=(4,)) if self.remat else ResBlock
+        attention_block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
+
+        def res(h: Array, features: int, name: str, resample: str | None = None) -> Array:
+            block = res_block(
+                features,
+                resample=resample,
+                scale_shift_norm=self.scale_shift_norm,
+                dropout=self.dropout,
+                dtype=self.dtype,
+                name=name,
+            )
+            return block(h, emb, cond, train)
+
+        def attend(h: Array, name: str) -> Array:
+            heads = self.num_heads
+            if self.num_head_channels:
+                heads = h.shape[-1] // self.num_head_channels
+            return attention_block(heads, self.qkv_before_heads, self.dtype, name=name)(h)
+
+        # Timestep embedding
+        emb_channels = self.emb_channels or 4 * self.channels
+        emb = timestep_embedding(t.astype(jnp.promote_types(x.dtype, jnp.float32)), self.channels)
+        emb = nn.Dense(emb_channels, kernel_init=uniform_fan_in, name="time_embed_0")(emb)
+        emb = nn.Dense(emb_channels, kernel_init=uniform_fan_in, name="time_embed_2")(nn.silu(emb))
+
+        # Down
+        widths = [int(mult * self.channels) for mult in self.channel_mult]
+        h = space_to_depth(x, self.patch_size)
+        h = conv3x3(widths[0], self.dtype, "input_blocks_0_0")(h)
+        skips = [h]
+        downsampling = 1
+        for level, width in enumerate(widths):
+            for _ in range(self.num_res_blocks):
+                name = f"input_blocks_{len(skips)}"
+                h = res(h, width, f"{name}_0")
+                if downsampling in self.attention_downsampling:
+                    h = attend(h, f"{name}_1")
+                skips.append(h)
+            if level < len(widths) - 1:
+                name = f"input_blocks_{len(skips)}_0"
+                if self.resblock_updown:
+                    h = res(h, width, name, "down")
+                else:
+                    h = Downsample(self.conv_resample, self.dtype, name=name)(h)
+                skips.append(h)
+                downsampling *= 2
+
+        # Middle
+        h = res(h, widths[-1], "middle_block_0")
+        h = attend(h, "middle_block_1")
+        h = res(h, widths[-1], "middle_block_2")
+
+        # Up
+        index = 0
+        for level, width in reversed(list(enumerate(widths))):
+            for i in range(self.num_res_blocks + 1):
+                name = f"output_blocks_{index}"
+                h = res(jnp.concatenate([h, skips.pop()], axis=-1), width, f"{name}_0")
+                last = 1
+                if downsampling in self.attention_downsampling:
+                    h = attend(h, f"{name}_1")
+                    last = 2
+                if level > 0 and i == self.num_res_blocks:
+                    if self.resblock_updown:
+                        h = res(h, width, f"{name}_{last}", "up")
+                    else:
+                        h = Upsample(self.conv_resample, self.dtype, name=f"{name}_{last}")(h)
+                    downsampling //= 2
+                index += 1
+
+        # Head
+        h = nn.silu(GroupNorm(name="out_norm")(h))
+        h = conv3x3(self.out_channels * self.patch_size**2, name="out_conv", zeros=True)(h)
+        return depth_to_space(h, self.patch_size)
