@@ -1,0 +1,78 @@
+"""Deterministic DDIM inversion and decoding (Song et al., 2021) as the Diff-AE uses them."""
+
+import jax
+import jax.numpy as jnp
+
+from diffcf_jax.diffusion.ddpm import Model
+from diffcf_jax.diffusion.schedule import Diffusion, at, predict_eps, predict_x_start
+
+Array = jax.Array
+
+
+def ddim_step(
+    diffusion: Diffusion, output: Array, x_t: Array, t: Array | int, reverse: bool = False
+) -> Array:
+    """One deterministic step (eta = 0), towards the image or, in `reverse`, towards x_T.
+
+    `x_0 = clip(x_0(x_t, output), -1, 1)`, `eps = eps(x_t, x_0)`, and then
+    `sqrt(a) x_0 + sqrt(1 - a) eps` with `a = alphas_cumprod` of the neighbouring timestep: 1 at
+    the image's end, 0 at the noise's (Song et al., 2021, eq. 12; Preechakul et al., 2022, eq. 8).
+
+    Args:
+        diffusion: the respaced process.
+        output: the network's, for x_t.
+        x_t: [..., H, W, C].
+        t: index into the respaced process.
+        reverse: the direction.
+    """
+    x_start = jnp.clip(predict_x_start(diffusion, x_t, t, output), -1, 1)
+    eps = predict_eps(diffusion, x_t, t, x_start)
+    table = diffusion.alphas_cumprod_next if reverse else diffusion.alphas_cumprod_prev
+    alphas_cumprod = at(table, t, x_t)
+    return jnp.sqrt(alphas_cumprod) * x_start + jnp.sqrt(1 - alphas_cumprod) * eps
+
+
+def invert(diffusion: Diffusion, model: Model, x: Array, unroll: bool = False) -> Array:
+    """Encodes what z_sem leaves out: runs DDIM from the image x in [-1, 1] to its noise x_T.
+
+    Args:
+        diffusion: the respaced process; more steps reconstruct better.
+        model: the conditional network with z_sem filled in.
+        x: [..., H, W, C] in [-1, 1].
+        unroll: unroll the loop into the program.
+
+    Returns:
+        x_T, in shape of x.
+    """
+
+    def step(x_t: Array, t: Array) -> tuple[Array, None]:
+        return ddim_step(diffusion, model(x_t, diffusion.model_t(t)), x_t, t, reverse=True), None
+
+    x_T, _ = jax.lax.scan(step, x, jnp.arange(diffusion.num_timesteps), unroll=unroll)
+    return x_T
+
+
+def decode(
+    diffusion: Diffusion, model: Model, x_T: Array, unroll: bool = False, remat: bool = False
+) -> Array:
+    """Runs DDIM from x_T to an image in [-1, 1]; the inverse of `invert` in the limit of steps.
+
+    Args:
+        diffusion: the respaced process.
+        model: the conditional network with z_sem filled in; gradients flow through every step.
+        x_T: [..., H, W, C].
+        unroll: unroll the loop into the program (fast on CPU, slow to compile).
+        remat: recompute each step in the backward pass (`jax.checkpoint`).
+
+    Returns:
+        The image, in shape of x_T.
+    """
+
+    def step(x_t: Array, t: Array) -> tuple[Array, None]:
+        return ddim_step(diffusion, model(x_t, diffusion.model_t(t)), x_t, t), None
+
+    if remat:
+        step = jax.checkpoint(step)
+    timesteps = jnp.arange(diffusion.num_timesteps - 1, -1, -1)
+    x, _ = jax.lax.scan(step, x_T, timesteps, unroll=unroll)
+    return x

@@ -1,0 +1,236 @@
+"""The diffusion process: noise schedule, respacing, forward samples and posteriors.
+
+Images are in [-1, 1] here; `t` is an index of the respaced process, 0 for the least noise. The
+constants are computed in float64 and cast when they are used, as in the originals.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffcf_jax.errors import UserError
+
+Array = jax.Array
+
+
+def linear_betas(steps: int) -> np.ndarray:
+    """Betas from 1e-4 to 0.02, scaled by 1000/steps (Ho et al., 2020): [steps] float64."""
+    scale = 1000 / steps
+    return np.linspace(scale * 1e-4, scale * 0.02, steps, dtype=np.float64)
+
+
+def cosine_betas(steps: int, max_beta: float = 0.999) -> np.ndarray:
+    """Betas of alphas_cumprod = cos^2 (Nichol and Dhariwal, 2021, eq. 17): [steps] float64."""
+
+    def alphas_cumprod(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    ratios = [alphas_cumprod((i + 1) / steps) / alphas_cumprod(i / steps) for i in range(steps)]
+    return np.minimum(1 - np.array(ratios), max_beta)
+
+
+def respaced_timesteps(steps: int, respacing: str) -> list[int]:
+    """Chooses which timesteps of the original process a shorter one keeps.
+
+    Args:
+        steps: length of the original process.
+        respacing: "" keeps all; "ddimN" takes the first integer stride that gives N timesteps;
+            "N" or "N1,N2,..." divides the process into equal sections with that many timesteps
+            each, the first and last of a section included.
+
+    Returns:
+        The kept timesteps, ascending.
+
+    Raises:
+        UserError: the process cannot be divided so.
+    """
+    if not respacing:
+        return list(range(steps))
+    if respacing.startswith("ddim"):
+        count = int(respacing.removeprefix("ddim"))
+        for stride in range(1, steps):
+            if len(range(0, steps, stride)) == count:
+                return list(range(0, steps, stride))
+        raise UserError(
+            f"No integer stride takes exactly {count} of {steps} timesteps; "
+            "choose a number of steps that divides the process, such as 10, 20, 50 or 250."
+        )
+    counts = [int(count) for count in respacing.split(",")]
+    kept, start = set(), 0
+    for i, count in enumerate(counts):
+        size = steps // len(counts) + (i < steps % len(counts))
+        if size < count:
+            raise UserError(f"A section of {size} timesteps cannot be respaced to {count}.")
+        stride = (size - 1) / (count - 1) if count > 1 else 1
+        # The originals add the stride up in floating point and round half to even.
+        position = 0.0
+        for _ in range(count):
+            kept.add(start + round(position))
+            position += stride
+        start += size
+    return sorted(kept)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diffusion:
+    """A (respaced) Gaussian diffusion process and how its network is to be read.
+
+    Attributes:
+        betas: [T] float64, of the respaced process; every other constant follows from it.
+        timesteps: [T] the original process' timestep of each index.
+        original_steps: length of the original process.
+        predict: what the network predicts: "eps", "x_start" or "v", which is
+            sqrt(alphas_cumprod) eps - sqrt(1 - alphas_cumprod) x_0 (Salimans and Ho, 2022).
+        variance: "learned_range" (the network's second half of channels interpolates between the
+            posterior's log variance and log beta), "fixed_small" (the posterior's) or
+            "fixed_large" (beta).
+        rescale_timesteps: give the network timesteps on a scale of 0 to 1000.
+    """
+
+    betas: np.ndarray
+    timesteps: np.ndarray
+    original_steps: int
+    predict: str = "eps"
+    variance: str = "learned_range"
+    rescale_timesteps: bool = False
+
+    def __post_init__(self) -> None:
+        """Derives the constants."""
+        betas = self.betas
+        alphas_cumprod = np.cumprod(1 - betas)
+        previous = np.append(1.0, alphas_cumprod[:-1])
+        posterior_variance = betas * (1 - previous) / (1 - alphas_cumprod)
+        constants = {
+            "alphas_cumprod": alphas_cumprod,
+            "alphas_cumprod_prev": previous,
+            "alphas_cumprod_next": np.append(alphas_cumprod[1:], 0.0),
+            "sqrt_alphas_cumprod": np.sqrt(alphas_cumprod),
+            "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - alphas_cumprod),
+            "sqrt_recip_alphas_cumprod": np.sqrt(1 / alphas_cumprod),
+            "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / alphas_cumprod - 1),
+            "log_betas": np.log(betas),
+            "posterior_variance": posterior_variance,
+            # The first is 0, whose logarithm is taken from its successor.
+            "posterior_log_variance_clipped": np.log(
+                np.append(posterior_variance[1:2], posterior_variance[1:])
+            ),
+            "posterior_mean_coef1": betas * np.sqrt(previous) / (1 - alphas_cumprod),
+            "posterior_mean_coef2": (1 - previous) * np.sqrt(1 - betas) / (1 - alphas_cumprod),
+            "fixed_large_variance": np.append(posterior_variance[1:2], betas[1:]),
+        }
+        for name, value in constants.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Length T of the respaced process."""
+        return len(self.betas)
+
+    def model_t(self, t: Array) -> Array:
+        """The timestep that the network is given for index t, on the original scale."""
+        if self.rescale_timesteps:
+            return jnp.asarray(self.timesteps * (1000.0 / self.original_steps), jnp.float32)[t]
+        return jnp.asarray(self.timesteps, jnp.int32)[t]
+
+
+def make_diffusion(
+    steps: int = 1000,
+    schedule: str = "linear",
+    respacing: str = "",
+    predict: str = "eps",
+    variance: str = "learned_range",
+    rescale_timesteps: bool = False,
+) -> Diffusion:
+    """Makes a process: betas of `steps` timesteps, of which `respacing` keeps some.
+
+    The respaced betas are `1 - alphas_cumprod[t_i] / alphas_cumprod[t_(i-1)]`, so that the kept
+    timesteps have the noise levels of the original process.
+
+    Args:
+        steps: length of the original process.
+        schedule: "linear" or "cosine".
+        respacing: see `respaced_timesteps`.
+        predict: "eps", "x_start" or "v".
+        variance: "learned_range", "fixed_small" or "fixed_large".
+        rescale_timesteps: see `Diffusion`.
+
+    Raises:
+        UserError: a name is unknown or the process cannot be respaced so.
+    """
+    for key, value, known in (
+        ("schedule", schedule, ("linear", "cosine")),
+        ("predict", predict, ("eps", "x_start", "v")),
+        ("variance", variance, ("learned_range", "fixed_small", "fixed_large")),
+    ):
+        if value not in known:
+            raise UserError(f"Unknown diffusion {key} '{value}'; choose one of {', '.join(known)}.")
+    betas = linear_betas(steps) if schedule == "linear" else cosine_betas(steps)
+    timesteps = np.array(respaced_timesteps(steps, respacing))
+    kept = np.cumprod(1 - betas)[timesteps]
+    respaced_betas = 1 - kept / np.append(1.0, kept[:-1])
+    return Diffusion(respaced_betas, timesteps, steps, predict, variance, rescale_timesteps)
+
+
+def at(constants: np.ndarray, t: Array | int, like: Array) -> Array:
+    """Gathers `constants[t]` in the dtype of `like`, shaped to broadcast against it.
+
+    Args:
+        constants: [T] float64.
+        t: one index, or one for each leading axis of `like` ([B] for [B, H, W, C]).
+        like: the array that the result will multiply.
+    """
+    values = jnp.asarray(constants, like.dtype)[t]
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def q_sample(diffusion: Diffusion, x_start: Array, t: Array | int, noise: Array) -> Array:
+    """Noises an image: x_t = sqrt(alphas_cumprod_t) x_0 + sqrt(1 - alphas_cumprod_t) noise."""
+    return (
+        at(diffusion.sqrt_alphas_cumprod, t, x_start) * x_start
+        + at(diffusion.sqrt_one_minus_alphas_cumprod, t, x_start) * noise
+    )
+
+
+def training_target(diffusion: Diffusion, x_start: Array, t: Array | int, noise: Array) -> Array:
+    """What the network should predict for `q_sample(x_start, t, noise)`."""
+    if diffusion.predict == "eps":
+        return noise
+    if diffusion.predict == "x_start":
+        return x_start
+    return (
+        at(diffusion.sqrt_alphas_cumprod, t, x_start) * noise
+        - at(diffusion.sqrt_one_minus_alphas_cumprod, t, x_start) * x_start
+    )
+
+
+def predict_x_start(diffusion: Diffusion, x_t: Array, t: Array | int, output: Array) -> Array:
+    """Reads x_0 off x_t and the network's prediction; the inverse of `training_target`."""
+    if diffusion.predict == "x_start":
+        return output
+    if diffusion.predict == "v":
+        return (
+            at(diffusion.sqrt_alphas_cumprod, t, x_t) * x_t
+            - at(diffusion.sqrt_one_minus_alphas_cumprod, t, x_t) * output
+        )
+    return (
+        at(diffusion.sqrt_recip_alphas_cumprod, t, x_t) * x_t
+        - at(diffusion.sqrt_recipm1_alphas_cumprod, t, x_t) * output
+    )
+
+
+def predict_eps(diffusion: Diffusion, x_t: Array, t: Array | int, x_start: Array) -> Array:
+    """Recovers the noise from x_t and x_0; the inverse of `q_sample`."""
+    return (
+        at(diffusion.sqrt_recip_alphas_cumprod, t, x_t) * x_t - x_start
+    ) / at(diffusion.sqrt_recipm1_alphas_cumprod, t, x_t)  # fmt: skip
+
+
+def q_posterior_mean(diffusion: Diffusion, x_start: Array, x_t: Array, t: Array | int) -> Array:
+    """Mean of q(x_(t-1) | x_t, x_0) (Ho et al., 2020, eq. 7)."""
+    return (
+        at(diffusion.posterior_mean_coef1, t, x_t) * x_start
+        + at(diffusion.posterior_mean_coef2, t, x_t) * x_t
+    )
