@@ -1,0 +1,204 @@
+"""Turns a PyTorch original's checkpoint into a network directory.
+
+    python -m diffcf_jax.checkpoint.convert SOURCE --kind KIND --out DIR [--preset NAME]
+        [--flags "--num_channels 128 ..." | --flags-json FILE]
+
+SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
+nothing is written.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffcf_jax.checkpoint.network import abstract_variables
+from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
+from diffcf_jax.checkpoint.store import save_network
+from diffcf_jax.checkpoint.torch_keys import read_variables
+from diffcf_jax.checkpoint.torch_reader import read_state_dict
+from diffcf_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diffcf_jax.checkpoint.convert",
+        description="Turn a PyTorch original's checkpoint into a network directory.",
+    )
+    parser.add_argument("source", type=Path, help="the original's checkpoint")
+    parser.add_argument("--kind", required=True, choices=sorted(ORIGINALS))
+    parser.add_argument("--out", required=True, type=Path, help="the directory to write")
+    names = sorted({name for _, name in PRESETS})
+    parser.add_argument("--preset", help=f"flags of a known network: {', '.join(names)}")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--flags", help='the original\'s own flags, as "--num_channels 128 ..."')
+    given.add_argument("--flags-json", type=Path, help="the same as a JSON object in a file")
+    args = parser.parse_args(argv)
+    try:
+        _check_out(args.out)
+        flags = read_flags(args.kind, args.preset, args.flags, args.flags_json)
+        state_dict = read_state_dict(args.source)
+        description, variables = import_network(args.kind, state_dict, flags, str(args.source))
+        description["training"]["source"] = args.source.name
+        save_network(args.out, description, variables)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: {args.kind} of {args.source}, as kind {description['kind']}")
+    return 0
+
+
+def import_network(
+    kind: str,
+    state_dict: Mapping[str, np.ndarray],
+    flags: Mapping[str, Any] | None = None,
+    source: str = "The state dict",
+) -> tuple[dict[str, Any], Any]:
+    """Make a network of an original's weights.
+
+    Args:
+        kind: an original, a key of `ORIGINALS`.
+        state_dict: its arrays by their original keys.
+        flags: the original's flags by name; a missing one has the original's default value.
+        source: where the weights come from, for messages.
+
+    Returns:
+        The description (see `Network.description`) and the variables, float32.
+
+    Raises:
+        UserError: a flag is unknown or does not fit, or weights are missing, extra or misshapen.
+    """
+    known, describe = ORIGINALS[kind]
+    flags = {name: _typed(kind, known, name, value) for name, value in (flags or {}).items()}
+    try:
+        description = describe(flags, state_dict)
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{source} is no {kind}: it lacks the weight {error}; give the --kind that fits it."
+        ) from None
+    description["training"] = {"converted": kind}
+    try:
+        expected = abstract_variables(description)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"The flags describe no {kind} that can be built: {error}.") from None
+    variables, problems = read_variables(kind, state_dict, expected)
+    if variables is None:
+        raise UserError(
+            f"{source} does not fit --kind {kind} with these flags, nothing was written: "
+            f"{_listed(problems)}."
+        )
+    return description, variables
+
+
+def read_flags(
+    kind: str, preset: str | None, text: str | None, json_file: Path | None
+) -> dict[str, Any]:
+    """Read the originals' flags; given ones override the preset's.
+
+    Args:
+        kind: an original, a key of `ORIGINALS`.
+        preset: a name in `PRESETS`.
+        text: flags as on a command line.
+        json_file: a JSON object of flags.
+
+    Raises:
+        UserError: the preset is unknown, or the flags cannot be read.
+    """
+    flags: dict[str, Any] = {}
+    if preset is not None:
+        if (kind, preset) not in PRESETS:
+            known = sorted(name for of_kind, name in PRESETS if of_kind == kind)
+            raise UserError(f"--kind {kind} has no preset {preset!r}; it has {known or 'none'}.")
+        flags.update(PRESETS[kind, preset])
+    if text is not None:
+        flags.update(_split_flags(text))
+    if json_file is not None:
+        try:
+            given = json.loads(json_file.read_text())
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"{json_file} cannot be read as JSON: {error}.") from None
+        if not isinstance(given, dict):
+            raise UserError(f"{json_file} must hold a JSON object of flags.")
+        flags.update(given)
+    return flags
+
+
+def _split_flags(text: str) -> dict[str, str]:
+    """Split "--name value" and "--name=value"."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"--flags cannot be split into words: {error}.") from None
+    flags = {}
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--") or not (equals or words):
+            raise UserError(f'--flags must be "--name value ...", but has {name!r}.')
+        flags[name[2:]] = value if equals else words.pop(0)
+    return flags
+
+
+def _typed(kind: str, known: Mapping[str, Any], name: str, value: Any) -> Any:
+    """Give a flag the type of its default value, of text or of JSON."""
+    if name not in known:
+        raise UserError(
+            f"--kind {kind} has no flag {name!r}; it has {', '.join(known) or 'no flags'}."
+        )
+    default = known[name]
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if isinstance(default, tuple):
+            if isinstance(value, str):
+                value = [part for part in value.strip("()[] ").split(",") if part.strip()]
+            return tuple(_number(part) for part in value or ())
+        if isinstance(default, int):
+            return _whole(value)
+        if isinstance(default, float):
+            return float(value)
+        return "" if value is None else str(value)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise UserError(f"The flag --{name} cannot be {value!r}.") from None
+
+
+def _whole(value: Any) -> int:
+    """Read a natural number, or the -1 by which the originals leave one out."""
+    number = float(value)
+    if number != int(number) or (number < 1 and number != -1):
+        raise ValueError(value)
+    return int(number)
+
+
+def _number(value: Any) -> int | float:
+    """Read a positive number."""
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(value)
+    return int(number) if number == int(number) else number
+
+
+def _check_out(out: Path) -> None:
+    """Refuse to replace what is no network directory."""
+    if out.exists() and not (out / "network.json").is_file():
+        raise UserError(f"{out} exists and is no network directory; give another --out.")
+
+
+def _listed(problems: Mapping[str, Sequence[str]], most: int = 20) -> str:
+    """Join the keys that do not fit into a sentence."""
+    parts = []
+    for what, keys in problems.items():
+        if keys:
+            more = ", ..." if len(keys) > most else ""
+            parts.append(f"{len(keys)} {what} ({', '.join(keys[:most])}{more})")
+    return "; ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

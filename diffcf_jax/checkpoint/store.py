@@ -1,0 +1,162 @@
+"""Saving and restoring: network directories and training checkpoints. The only user of Orbax."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from diffcf_jax.checkpoint.network import Network, abstract_variables, build_module
+from diffcf_jax.errors import UserError
+
+FORMAT = 1
+_REQUIRED = ("format", "kind", "model", "image_size")
+
+
+def save_network(directory: str | os.PathLike, description: dict, variables: Any) -> None:
+    """Writes a network directory: `network.json` and the variables in `params/`.
+
+    The directory appears whole or not at all; an older network of that name is replaced.
+
+    Args:
+        directory: where to.
+        description: see `Network.description`; `format` is added.
+        variables: what `module.apply` takes first.
+
+    Raises:
+        UserError: the directory exists and is no network.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and not (directory / "network.json").is_file():
+        raise UserError(f"{directory} exists and is not a network; give another directory.")
+    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(partial / "params", variables)
+    text = json.dumps({"format": FORMAT, **description}, indent=2)
+    (partial / "network.json").write_text(text + "\n")
+    if directory.exists():
+        shutil.rmtree(directory)
+    partial.rename(directory)
+
+
+def load_network(directory: str | os.PathLike) -> Network:
+    """Reads a network directory.
+
+    Raises:
+        UserError: it is missing, truncated, of another format, or does not hold the variables of
+            the network that its `network.json` describes.
+    """
+    directory = Path(directory).absolute()
+    description = _read_description(directory)
+    module = build_module(description)
+    wanted = abstract_variables(description)
+    hint = "copy or train the checkpoint again"
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            # orbax 0.12 wraps the tree in `item_metadata`.
+            found = checkpointer.metadata(directory / "params").item_metadata.tree
+        except Exception as error:
+            raise UserError(
+                f"The checkpoint {directory / 'params'} cannot be read ({_first_line(error)}); {hint}."
+            ) from None
+        _check_same(directory, _shapes(wanted), _shapes(found))
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), wanted
+        )
+        try:
+            variables = checkpointer.restore(directory / "params", target)
+        except Exception as error:
+            raise UserError(
+                f"The checkpoint {directory / 'params'} is damaged ({_first_line(error)}); {hint}."
+            ) from None
+    return Network(description, module, variables)
+
+
+def training_checkpoints(directory: str | os.PathLike, keep: int = 2) -> ocp.CheckpointManager:
+    """Opens the checkpoints of a training run, of which the newest `keep` stay."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+
+
+def save_state(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Saves a training state in the background; a save that is interrupted leaves no trace."""
+    checkpoints.save(step, args=ocp.args.StandardSave(state))
+
+
+def restore_state(checkpoints: ocp.CheckpointManager, like: Any) -> Any:
+    """Restores the newest training state in the structure and sharding of `like`.
+
+    Returns `like` itself when there is none yet.
+
+    Raises:
+        UserError: the checkpoint is of another network or optimiser.
+    """
+    step = checkpoints.latest_step()
+    if step is None:
+        return like
+    target = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like
+    )
+    try:
+        return checkpoints.restore(step, args=ocp.args.StandardRestore(target))
+    except Exception as error:
+        raise UserError(
+            f"The checkpoint of step {step} in {checkpoints.directory} does not fit this config "
+            f"({_first_line(error)}); use another --workdir or the config that it was made with."
+        ) from None
+
+
+def _read_description(directory: Path) -> dict[str, Any]:
+    path = directory / "network.json"
+    if not path.is_file():
+        raise UserError(
+            f"There is no network at {directory}: {path.name} is missing; give a directory that "
+            "train.py or diffcf_jax.checkpoint.convert wrote."
+        )
+    try:
+        description = json.loads(path.read_text())
+        missing = [key for key in _REQUIRED if key not in description]
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); copy the checkpoint again.") from None
+    if missing:
+        raise UserError(f"{path} lacks the keys {', '.join(missing)}; copy the checkpoint again.")
+    if description["format"] != FORMAT:
+        raise UserError(
+            f"{path} has format {description['format']}, this version reads {FORMAT}; "
+            "install the version of diffcf_jax that wrote it."
+        )
+    return description
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        "/".join(str(getattr(k, "key", k)) for k in path): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _check_same(directory: Path, wanted: dict[str, tuple], found: dict[str, tuple]) -> None:
+    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
+    problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
+    problems += [
+        f"{name} has shape {found[name]} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        listed = "; ".join(sorted(problems)[:5])
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(
+            f"{directory / 'params'} holds another network than its network.json describes "
+            f"({listed}{more}); give the checkpoint that belongs to it."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,68 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from diffcf_jax.checkpoint.network import init_variables
+from diffcf_jax.checkpoint.store import load_network, save_network
+from diffcf_jax.errors import UserError
+from tests import tiny
+
+
+@pytest.mark.parametrize("description", [tiny.DDPM, tiny.DIFFAE, tiny.REGRESSOR])
+def test_round_trip(tmp_path, description):
+    variables = init_variables(description, jax.random.key(0))
+    save_network(tmp_path / "network", description, variables)
+    network = load_network(tmp_path / "network")
+    jax.tree.map(np.testing.assert_array_equal, network.variables, variables)
+    assert network.kind == description["kind"]
+    # Tuples become lists in JSON, which must not matter.
+    assert init_variables(network.description, jax.random.key(0)).keys() == variables.keys()
+    assert not list(tmp_path.glob(".network*"))
+
+
+def test_replaces_an_older_network(tmp_path):
+    tiny.save(tmp_path / "network", tiny.REGRESSOR, seed=0)
+    tiny.save(tmp_path / "network", tiny.REGRESSOR, seed=1)
+    wanted = init_variables(tiny.REGRESSOR, jax.random.key(1))
+    jax.tree.map(
+        np.testing.assert_array_equal, load_network(tmp_path / "network").variables, wanted
+    )
+
+
+def test_errors_name_the_file_and_the_remedy(tmp_path):
+    path = tmp_path / "network"
+    with pytest.raises(UserError, match=f"no network at {path}.*train.py"):
+        load_network(path)
+
+    tiny.save(path, tiny.REGRESSOR)
+    text = (path / "network.json").read_text()
+    for broken, message in (
+        ("{", "not valid JSON"),
+        (text.replace('"kind"', '"kin"'), "lacks the keys kind"),
+        (text.replace('"format": 1', '"format": 9'), "has format 9"),
+        (text.replace('"resnet"', '"restnet"'), "Unknown network kind 'restnet'"),
+        (text.replace('"width"', '"wdth"'), "arguments do not fit a resnet"),
+        (text.replace('"width": 4', '"width": 8'), "holds another network.*shape"),
+    ):
+        (path / "network.json").write_text(broken)
+        with pytest.raises(UserError, match=message):
+            load_network(path)
+    (path / "network.json").write_text(text)
+    load_network(path)
+
+    blocks = sorted((path / "params").rglob("d/*"), key=lambda p: p.stat().st_size)
+    blocks[-1].write_bytes(blocks[-1].read_bytes()[:100])  # truncated
+    with pytest.raises(UserError, match="params (is damaged|cannot be read).*again"):
+        load_network(path)
+    shutil.rmtree(path / "params")
+    with pytest.raises(UserError, match="params cannot be read"):
+        load_network(path)
+
+
+def test_description_is_plain_json(tmp_path):
+    tiny.save(tmp_path / "network", tiny.DDPM)
+    found = json.loads((tmp_path / "network" / "network.json").read_text())
+    assert found["format"] == 1 and found["model"]["channels"] == 32
