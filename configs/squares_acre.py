@@ -1,0 +1,36 @@
+"""AC-RE on the 630 validation squares, targets "mirror" (the paper's Table 1).
+
+python explain.py --config configs/squares_acre.py --workdir out_acre
+python -m eval.metrics --results out_acre
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.method = dict(
+        name="ac-re",
+        respacing="50",  # of the 1000 timesteps
+        tau=5,  # depth of the noising, in respaced steps
+        iterations=100,
+        step_size=2 / 255,
+        threshold=0.05,  # success: |prediction - target| at most this
+        inpaint=0.15,  # dilated change below which a pixel is kept
+        dilation=5,
+    )
+    config.generator = dict(checkpoint="checkpoints/squares_ddpm")
+    config.regressor = dict(checkpoint="checkpoints/squares_regressor")
+    config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only eval.metrics asks it
+    # name: "squares", or "folder" with a path; convert: fit images of other sizes and modes.
+    config.data = dict(
+        name="squares",
+        path="",
+        limit=ml_collections.config_dict.placeholder(int),
+        convert=False,
+    )
+    config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
+    config.batch_size = 16
+    config.seed = 0
+    return config

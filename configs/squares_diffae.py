@@ -1,0 +1,37 @@
+"""Diff-AE-RE on the 630 validation squares, targets "mirror" (the paper's Table 1).
+
+python explain.py --config configs/squares_diffae.py --workdir out_diffae
+python -m eval.metrics --results out_diffae
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.method = dict(
+        name="diffae-re",
+        inversion_steps=250,  # x -> x_T; the paper's text (its code runs 20)
+        decode_steps=10,  # T of every decoding
+        iterations=200,
+        learning_rate=0.002,  # of Adam on z_sem
+        threshold=0.05,  # success: |prediction - target| at most this
+        distance_weight=0.0,  # lambda_d; the paper uses none on the squares
+        distance="l1",
+        distance_space="latent",
+    )
+    config.generator = dict(checkpoint="checkpoints/squares_diffae")
+    config.regressor = dict(checkpoint="checkpoints/squares_regressor")
+    config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only eval.metrics asks it
+    # name: "squares", or "folder" with a path; convert: fit images of other sizes and modes.
+    config.data = dict(
+        name="squares",
+        path="",
+        limit=ml_collections.config_dict.placeholder(int),
+        convert=False,
+    )
+    config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
+    config.batch_size = 16
+    config.seed = 0
+    return config

@@ -1,0 +1,71 @@
+"""Makes a method from networks and hyper-parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from diffcf_jax.checkpoint.network import Network
+from diffcf_jax.counterfactual.ac_re import ACRE
+from diffcf_jax.counterfactual.diffae_re import DiffAERE
+from diffcf_jax.counterfactual.types import Method, Regressor
+from diffcf_jax.diffusion.schedule import make_diffusion
+from diffcf_jax.errors import UserError
+
+METHODS = {"ac-re": "ddpm", "diffae-re": "diffae"}
+
+
+def build_method(
+    name: str, generator: Network, regressor: Regressor, options: Mapping[str, Any]
+) -> Method:
+    """Makes AC-RE or Diff-AE-RE.
+
+    Args:
+        name: "ac-re" or "diffae-re".
+        generator: a DDPM for AC-RE, a Diff-AE for Diff-AE-RE.
+        regressor: (variables, images [B, H, W, 3] in [0, 1]) -> [B].
+        options: attributes of `ACRE` and `respacing`; or attributes of `DiffAERE` with
+            `inversion_steps`, `decode_steps` and `learning_rate`.
+
+    Raises:
+        UserError: the name, an option, or the kind of the generator does not fit.
+    """
+    if name not in METHODS:
+        raise UserError(f"Unknown method '{name}'; choose one of {', '.join(METHODS)}.")
+    if generator.kind != METHODS[name]:
+        raise UserError(
+            f"The method {name} needs a generator of kind {METHODS[name]}, "
+            f"but generator.checkpoint is a {generator.kind}."
+        )
+    options = dict(options)
+    # XLA runs loop bodies slowly on CPU, and compiles unrolled ones slowly elsewhere.
+    options.setdefault("unroll", jax.default_backend() == "cpu")
+    diffusion = generator.description["diffusion"]
+    module = generator.module
+    try:
+        if name == "ac-re":
+            process = make_diffusion(**diffusion, respacing=options.pop("respacing", "50"))
+            _check_depth(options.get("tau", ACRE.tau), process.num_timesteps)
+            return ACRE(process, module.apply, regressor, **options)
+        learning_rate = options.pop("learning_rate", 0.002)
+        return DiffAERE(
+            encode=lambda v, x: module.apply(v, x, method="encode"),
+            predict=lambda v, x_t, t, z: module.apply(v, x_t, t, z, method="predict"),
+            inversion=make_diffusion(
+                **diffusion, respacing=f"ddim{options.pop('inversion_steps', 250)}"
+            ),
+            decoding=make_diffusion(
+                **diffusion, respacing=f"ddim{options.pop('decode_steps', 10)}"
+            ),
+            regressor=regressor,
+            optimizer=optax.adam(learning_rate),
+            **options,
+        )
+    except TypeError as error:
+        raise UserError(f"An option of config.method does not fit {name}: {error}.") from None
+
+
+def _check_depth(tau: int, timesteps: int) -> None:
+    if not 1 <= tau <= timesteps:
+        raise UserError(f"config.method.tau={tau} must lie between 1 and {timesteps} steps.")

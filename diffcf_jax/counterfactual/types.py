@@ -1,0 +1,90 @@
+"""What a method is, and what it returns."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+# (variables, images [B, H, W, C] in [0, 1]) -> predictions [B]
+Regressor = Callable[[Any, Array], Array]
+
+
+@flax.struct.dataclass
+class Counterfactual:
+    """The result for one image.
+
+    Attributes:
+        image: [H, W, C] in [0, 1] on the grid of uint8: exactly what is saved.
+        reconstruction: [H, W, C] in [0, 1], what the generator makes of the unchanged input.
+        y_initial: regressor(input).
+        y_reconstruction: regressor(reconstruction).
+        y_final: regressor(image).
+        success: |y_final - target| <= threshold.
+        iterations: optimisation steps done.
+        curve: [iterations at most] the prediction that each step saw; NaN after the last one.
+        mask: [H, W, 1], 1 where the input was kept (AC-RE); 0 everywhere for Diff-AE-RE.
+    """
+
+    image: Array
+    reconstruction: Array
+    y_initial: Array
+    y_reconstruction: Array
+    y_final: Array
+    success: Array
+    iterations: Array
+    curve: Array
+    mask: Array
+
+
+class State(Protocol):
+    """What the engine needs to know of a method's state.
+
+    Attributes:
+        stopped: the criterion is met or the iterations are used up; `finish` has the word.
+        done: `finish` has accepted the result.
+        result: what to hand out once done.
+    """
+
+    stopped: Array
+    done: Array
+    result: Counterfactual
+
+
+class Method(Protocol):
+    """A counterfactual method: three pure functions of one image.
+
+    `params` is {"generator": variables, "regressor": variables}. No function looks at another
+    image, and every draw comes from `key` and the iteration, so that the engine may batch, place
+    and interrupt images as it likes.
+    """
+
+    def init(self, params: Any, image: Array, target: Array, key: Array) -> State:
+        """Starts an image [H, W, C] in [0, 1] with its target."""
+
+    def step(self, params: Any, state: State) -> State:
+        """One iteration; a stopped state passes through unchanged."""
+
+    def finish(self, params: Any, state: State) -> State:
+        """Judges a stopped state by the image that would be saved.
+
+        Sets `done`, or clears `stopped` where the image misses the target and the iterations
+        are not used up. A state that has not stopped passes through unchanged.
+        """
+
+
+def quantize(image: Array) -> Array:
+    """Clips to [0, 1] and rounds to the grid of uint8, with the identity as gradient.
+
+    The originals clip in the same way (their gradient passes a clipped pixel unchanged); rounding
+    makes the value that is optimised the value that is saved.
+    """
+    rounded = jnp.round(jnp.clip(image, 0, 1) * 255) / 255
+    return image + jax.lax.stop_gradient(rounded - image)
+
+
+def select(condition: Array, yes: Any, no: Any) -> Any:
+    """Chooses between two trees of equal structure by a scalar condition."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
