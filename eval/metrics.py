@@ -1,0 +1,256 @@
+"""Metrics of a finished run, measured on the saved PNG files.
+
+    python -m eval.metrics --results OUT [--regressor DIR] [--oracle DIR]
+
+prints a table and writes OUT/metrics.json and OUT/metrics.csv. What is measured is what the user
+gets: the networks see the images as they were saved, not as they were in memory.
+
+    square_mae                |mean red value inside the square of x' - target|; squares only
+    background_mae            |mean of x' - mean of x| outside the square; squares only
+    background_mae_per_pixel  mean |x' - x| outside the square; squares only
+    success_rate              |regressor(x') - target| <= threshold
+    final_error               |regressor(x') - target|
+    iterations                optimisation steps
+    oracle_mae                |oracle(x') - regressor(x')|, the paper's Oracle MAE
+    oracle_error              |oracle(x') - target|
+    oracle_success_rate       |oracle(x') - target| <= threshold
+
+The oracle is a second regressor, trained independently. Inputs that could not be explained are
+in none of the means; results that did not succeed are in all of them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from diffcf_jax import cli
+from diffcf_jax.checkpoint.network import REGRESSORS
+from diffcf_jax.checkpoint.store import load_network
+from diffcf_jax.data.squares import background_color, inner_square_color
+from diffcf_jax.errors import UserError
+from diffcf_jax.report.files import read_image, strict_json, write_file
+from diffcf_jax.report.html import read_summary
+from diffcf_jax.report.results import read_results
+from diffcf_jax.report.summary import Interval, bootstrap_mean, metrics_csv
+
+BATCH_SIZE = 64
+
+# Images [B, H, W, 3] float32 in [0, 1], B at most BATCH_SIZE, to predictions [B].
+Predict = Callable[[np.ndarray], np.ndarray]
+
+_RESULTS = flags.DEFINE_string("results", None, "folder that explain.py wrote (its --workdir)")
+_REGRESSOR = flags.DEFINE_string(
+    "regressor", None, "network directory; default: regressor.checkpoint of the run's config"
+)
+_ORACLE = flags.DEFINE_string(
+    "oracle", None, "network directory; default: oracle.checkpoint of the run's config, if any"
+)
+
+
+def evaluate(
+    results: str | Path, regressor: str | Path | None = None, oracle: str | Path | None = None
+) -> dict[str, Any]:
+    """Measures a results folder and writes metrics.json and metrics.csv into it.
+
+    Args:
+        results: the folder.
+        regressor: network directory; None: the one in the run's config.
+        oracle: network directory; None: the one in the run's config; without one the oracle's
+            metrics are left out.
+
+    Returns:
+        `metrics` (name -> `bootstrap_mean`), `n`, `errors`, `threshold`, the two checkpoints, and
+        `largest_change_of_prediction`: max |regressor(x') - y_final in results.jsonl|.
+
+    Raises:
+        UserError: a file is missing or broken, or the folder holds no result.
+    """
+    folder = Path(results)
+    rows = read_results(folder)
+    config = read_summary(folder)["config"]
+    explained = [row for row in rows if "error" not in row]
+    if not explained:
+        raise UserError(f"{folder} holds no counterfactual: there is nothing to measure")
+    threshold = config["method"]["threshold"]
+    regressor = regressor or _checkpoint(config, "regressor")
+    if regressor is None:
+        raise UserError(f"the config of {folder} names no regressor.checkpoint: give --regressor")
+    oracle = oracle or _checkpoint(config, "oracle")
+    predict_oracle = None if oracle is None else load_regressor(oracle)
+    values = measure(folder, explained, threshold, load_regressor(regressor), predict_oracle)
+    changes = values.pop("change_of_prediction")
+    summary = {
+        "n": len(explained),
+        "errors": len(rows) - len(explained),
+        "threshold": threshold,
+        "regressor": str(regressor),
+        "oracle": None if oracle is None else str(oracle),
+        "largest_change_of_prediction": max(changes, default=None),
+        "metrics": {name: bootstrap_mean(x) for name, x in values.items()},
+    }
+    write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
+    write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
+    return summary
+
+
+def measure(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    threshold: float,
+    predict: Predict,
+    predict_oracle: Predict | None = None,
+) -> dict[str, list[float]]:
+    """Measures each result.
+
+    Args:
+        folder: the results folder.
+        rows: lines of its results.jsonl without errors.
+        threshold: largest distance to the target that counts as success.
+        predict: the regressor.
+        predict_oracle: the oracle; None leaves its metrics out.
+
+    Returns:
+        Metric -> one value for each row, and `change_of_prediction` for the rows with a finite
+        y_final. The metrics of the squares are there if every row has a square mask.
+    """
+    squares = all(row["square_mask"] is not None for row in rows)
+    values: dict[str, list[float]] = {}
+
+    def add(name: str, batch: Iterable[float]) -> None:
+        values.setdefault(name, []).extend(float(value) for value in batch)
+
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = rows[start : start + BATCH_SIZE]
+        images = [_read_rgb(folder / row["cf"]) for row in batch]
+        target = np.array([row["target"] for row in batch], np.float32)
+        if squares:
+            for row, image in zip(batch, images, strict=True):
+                mask = read_image(folder / row["square_mask"]) > 127
+                original = _read_rgb(folder / row["input"])
+                for name, value in square_metrics(original, image, mask, row["target"]).items():
+                    add(name, [value])
+        y = _predict_files(predict, folder, batch, images)
+        add("success_rate", np.abs(y - target) <= np.float32(threshold))
+        add("final_error", np.abs(y - target))
+        add("iterations", [row["iterations"] for row in batch])
+        if predict_oracle is not None:
+            y_oracle = _predict_files(predict_oracle, folder, batch, images)
+            add("oracle_mae", np.abs(y_oracle - y))
+            add("oracle_error", np.abs(y_oracle - target))
+            add("oracle_success_rate", np.abs(y_oracle - target) <= np.float32(threshold))
+        known = [(row["y_final"], now) for row, now in zip(batch, y, strict=True)]
+        add("change_of_prediction", [abs(now - y) for y, now in known if y is not None])
+    return values
+
+
+def square_metrics(
+    image: np.ndarray, counterfactual: np.ndarray, mask: np.ndarray, target: float
+) -> dict[str, float]:
+    """Metrics of one square.
+
+    With b(x) the mean of x outside the inner square, the grey border included:
+
+        square_mae = |mean red of x' inside - target|,   background_mae = |b(x') - b(x)|,
+        background_mae_per_pixel = mean |x' - x| outside.
+
+    Args:
+        image: [H, W, 3] in [0, 1], x.
+        counterfactual: [H, W, 3] in [0, 1], x'.
+        mask: bool [H, W], True inside the inner square.
+        target: value that the square should have, in [0, 1].
+    """
+    background = background_color(counterfactual, mask) - background_color(image, mask)
+    return {
+        "square_mae": float(abs(inner_square_color(counterfactual, mask) - target)),
+        "background_mae": float(abs(background)),
+        "background_mae_per_pixel": float(
+            np.mean(np.abs(counterfactual.astype(np.float64) - image)[~mask])
+        ),
+    }
+
+
+def load_regressor(directory: str | Path) -> Predict:
+    """Loads a regressor as a function that is compiled once, for BATCH_SIZE images.
+
+    Its predictions are in the label's unit: mean + scale * network(images).
+
+    Raises:
+        UserError: the network directory is missing or broken, or holds no regressor; when called,
+            images of another size than the network's.
+    """
+    network = load_network(directory)
+    if network.kind not in REGRESSORS:
+        raise UserError(f'{directory} holds a "{network.kind}", not a regressor: give another one')
+    size = network.description["image_size"]
+    mean = network.description.get("mean", 0.0)
+    scale = network.description.get("scale", 1.0)
+    apply = jax.jit(network.module.apply)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        if images.shape[1:] != (size, size, 3):
+            height, width = images.shape[1:3]
+            raise UserError(
+                f"{directory} takes images of {size}x{size} pixels, and these have "
+                f"{width}x{height}: give the regressor of this run"
+            )
+        padded = np.zeros([BATCH_SIZE, *images.shape[1:]], np.float32)
+        padded[: len(images)] = images
+        return mean + scale * np.asarray(apply(network.variables, padded))[: len(images)]
+
+    return predict
+
+
+def format_table(metrics: Mapping[str, Interval]) -> str:
+    """The metrics as a table of text."""
+    lines = [f"{'metric':<26}{'mean':>10}   {'95% interval':<22}{'n':>6}"]
+    for name, interval in metrics.items():
+        if interval["mean"] is None:
+            lines.append(f"{name:<26}{'-':>10}   {'-':<22}{0:>6}")
+            continue
+        between = f"{interval['low']:.4f} to {interval['high']:.4f}"
+        lines.append(f"{name:<26}{interval['mean']:>10.4f}   {between:<22}{interval['n']:>6}")
+    return "\n".join(lines)
+
+
+def _predict_files(
+    predict: Predict, folder: Path, rows: Sequence[Mapping[str, Any]], images: list[np.ndarray]
+) -> np.ndarray:
+    """Predictions for images that must be of one size, float32 [B]."""
+    for row, image in zip(rows, images, strict=True):
+        if image.shape != images[0].shape:
+            raise UserError(f"{folder / row['cf']} is not of the size of the other images")
+    return np.asarray(predict(np.stack(images).astype(np.float32)), np.float32)
+
+
+def _read_rgb(path: Path) -> np.ndarray:
+    """A saved image, float64 [H, W, 3] in [0, 1]."""
+    image = read_image(path)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"{path} is not an RGB image: run explain.py again")
+    return image / 255
+
+
+def _checkpoint(config: Mapping[str, Any], key: str) -> str | None:
+    section = config.get(key)
+    return section.get("checkpoint") if isinstance(section, Mapping) else None
+
+
+def main(_: Sequence[str]) -> None:
+    """Measures the folder of --results and prints the table."""
+    summary = evaluate(_RESULTS.value, _REGRESSOR.value, _ORACLE.value)
+    print(format_table(summary["metrics"]))
+    print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
+    print(
+        "the regressor's predictions for the saved images differ from results.jsonl by at most "
+        f"{summary['largest_change_of_prediction'] or 0.0:.1e}"
+    )
+    print(f"written: {Path(_RESULTS.value) / 'metrics.json'} and metrics.csv")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("results")
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Compares this package with recorded inputs and outputs of the PyTorch originals."""

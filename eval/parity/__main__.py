@@ -1,0 +1,120 @@
+"""Checks the package against recorded vectors of the PyTorch originals.
+
+    python -m eval.parity DIR [DIR ...] [--x64]
+
+Prints a row for every quantity of every folder. The exit status is 1 if a row fails, a stored
+array has no counterpart, or a folder cannot be interpreted.
+"""
+
+import argparse
+import json
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from diffcf_jax.errors import UserError
+from eval.parity import (
+    ac_re,
+    ac_re_terms,
+    diffae_re,
+    diffusion,
+    formats,
+    oracles,
+    regressors,
+    squares,
+    unet,
+)
+from eval.parity.golden import Check, Golden, Row
+
+# By config.json's "kind", and by the folder's name where that is unknown.
+CHECKS: dict[str, tuple[str, Check]] = {
+    "guided_diffusion.UNetModel": ("unet", unet.check),
+    "guided_diffusion SpacedDiffusion": ("diffusion", diffusion.check_ddpm),
+    "Diff-AE SpacedDiffusionBeatGans (ddim)": ("ddim", diffusion.check_ddim),
+    "AC-RE": ("acre", ac_re.check),
+    "AC-RE distance terms and projection": ("acre_terms", ac_re_terms.check_terms),
+    "core.utils.generate_mask": ("mask", ac_re_terms.check_mask),
+    "Diff-AE BeatGANsAutoencModel": ("diffae", diffae_re.check),
+    "densenet": ("densenet", regressors.check),
+    "resnet": ("resnet", regressors.check),
+    "eval_utils.resnet50_facevgg2_FVA ResNet(Bottleneck), include_top False; AceFVA": (
+        "fva",
+        oracles.check_fva,
+    ),
+    "OracleResnet (Resnet50_ft_dag) in a Normalizer, AceMNAC": ("mnac", oracles.check_mnac),
+    "squares": ("squares", squares.check),
+    "checkpoint formats": ("ckpt_formats", formats.check),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.parity",
+        description="Check the package against recorded vectors of the PyTorch originals.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    parser.add_argument("--x64", action="store_true", help="compute and compare in float64")
+    args = parser.parse_args(argv)
+    failures = 0
+    for folder in args.folders:
+        start = time.perf_counter()
+        with jax.enable_x64(args.x64):
+            rows = compare_folder(folder, args.x64)
+        failed = sum(not row.passed for row in rows)
+        failures += failed
+        print(format_rows(rows))
+        print(
+            f"{folder}: {len(rows) - failed} of {len(rows)} passed "
+            f"({'float64' if args.x64 else 'float32'}, {time.perf_counter() - start:.0f} s)\n",
+            flush=True,
+        )
+    print("all passed" if not failures else f"{failures} FAILED")
+    return 1 if failures else 0
+
+
+def compare_folder(folder: Path, x64: bool) -> list[Row]:
+    """Compares everything in a folder; a folder that cannot be interpreted is a failed row."""
+    try:
+        golden = Golden(folder, x64)
+    except (OSError, ValueError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        return [Row(str(folder), float("nan"), float("nan"), f"unreadable: {error}", False)]
+    check = find_check(golden)
+    if check is None:
+        golden.fail(str(golden.config.get("kind")), "unknown kind")
+        return golden.finish()
+    try:
+        check(golden)
+    except (UserError, KeyError, TypeError, ValueError, OSError) as error:
+        golden.fail("-", f"stopped by {type(error).__name__}: {error}")
+    return golden.finish()
+
+
+def find_check(golden: Golden) -> Check | None:
+    """The function for a folder, by its config's kind, else by the beginning of its name."""
+    kind, name = golden.config.get("kind"), golden.folder.resolve().name
+    if kind in CHECKS:
+        return CHECKS[kind][1]
+    fitting = [(p, check) for p, check in CHECKS.values() if name.startswith(p)]
+    return max(fitting, key=lambda pair: len(pair[0]))[1] if fitting else None
+
+
+def format_rows(rows: Sequence[Row]) -> str:
+    """The rows as a table."""
+    width = max([len("quantity"), *(len(row.name) for row in rows)])
+    lines = [f"{'quantity':<{width}}  {'max error':>9}  {'relative':>9}  tolerance"]
+    for row in rows:
+        verdict = "pass" if row.passed else "FAIL"
+        lines.append(
+            f"{row.name:<{width}}  {row.max_error:9.1e}  {row.relative_error:9.1e}  "
+            f"{row.tolerance:<20} {verdict}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

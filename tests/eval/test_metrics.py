@@ -1,0 +1,178 @@
+"""Metrics on hand-made images with known answers, and on tiny networks."""
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from diffcf_jax.checkpoint.network import abstract_variables, build_module, init_variables
+from diffcf_jax.checkpoint.store import save_network
+from diffcf_jax.data.record import Record
+from diffcf_jax.data.squares import Squares, inner_mask
+from diffcf_jax.errors import UserError
+from diffcf_jax.report import ResultWriter, read_results, summarise, write_summary
+from diffcf_jax.report.files import read_image
+from eval.metrics import BATCH_SIZE, evaluate, format_table, load_regressor, measure, square_metrics
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "squares" / "io.npz"
+
+TINY = {"kind": "resnet", "model": {"width": 4, "blocks": [1, 1]}, "image_size": 64}
+
+
+def save_tiny(folder, seed, **description):
+    description = {**TINY, "unit": None, "mean": 0.0, "scale": 1.0, **description}
+    variables = jax.jit(lambda key: init_variables(description, key))(jax.random.key(seed))
+    save_network(folder, description, variables)
+    return lambda images: np.asarray(
+        build_module(description).apply(variables, np.asarray(images, np.float32))
+    )
+
+
+def write_run(folder, pairs, config):
+    """Saves (record, counterfactual image) pairs as explain.py does."""
+    with ResultWriter(folder, [record.name for record, _ in pairs]) as writer:
+        for record, image in pairs:
+            counterfactual = types.SimpleNamespace(
+                **{"image": image, "reconstruction": image, "success": True, "iterations": 7},
+                **{"y_initial": 0.0, "y_reconstruction": 0.0, "y_final": 0.5, "curve": [0.5]},
+            )
+            writer.save(record, record.target, counterfactual, 1.0)
+    rows = read_results(folder)
+    write_summary(folder, summarise(rows, config, 1.0, {}))
+    return rows
+
+
+def painted(mask, inside, outside):
+    """An image with the colour `inside` where the mask is, `outside` elsewhere; uint8."""
+    return np.where(mask[..., None], np.uint8(inside), np.uint8(outside))
+
+
+def test_square_metrics_of_images_with_known_answers():
+    mask = inner_mask(10, 20)
+    before = painted(mask, [50, 0, 0], [100, 100, 100]) / 255
+    after = painted(mask, [170, 9, 9], [110, 100, 100]) / 255
+    after[0, 0] += 0.3  # one pixel of 4096 - 64
+    after[0, 1] -= 0.3  # and one that balances it in the mean
+    values = square_metrics(before, after, mask, target=178 / 255)
+    assert values["square_mae"] == pytest.approx(8 / 255)
+    assert values["background_mae"] == pytest.approx(10 / 255 / 3)
+    # Where 10 of red and +-0.3 meet: 2 pixels with 0.3 in all channels, red once more, once less.
+    assert values["background_mae_per_pixel"] == pytest.approx(
+        (4030 * 10 / 255 + (0.3 + 10 / 255) + (0.3 - 10 / 255) + 4 * 0.3) / (4032 * 3)
+    )
+    unchanged = square_metrics(before, before, mask, target=50 / 255)
+    assert unchanged == pytest.approx(dict.fromkeys(values, 0.0))
+
+
+def test_square_metrics_agree_with_the_original():
+    golden = np.load(GOLDEN)
+    image, mask = golden["images"][1] / 255, golden["color_mask"] > 0
+    values = square_metrics(np.zeros_like(image), image, mask, target=0.0)
+    assert values["square_mae"] == pytest.approx(golden["inner_square_color"], rel=1e-6)
+    assert values["background_mae"] == pytest.approx(golden["background_color"], rel=1e-6)
+
+
+def test_measure_reads_the_saved_files(tmp_path):
+    mask = inner_mask(0, 0)
+    pairs = [
+        (
+            Record(i, f"{i}.png", painted(mask, [0, 0, 0], 3 * [10]), y=0.0, target=0.4, mask=mask),
+            (painted(mask, [102 + i, 0, 0], 3 * [10 + i % 2]) / 255).astype(np.float32),
+        )
+        for i in range(BATCH_SIZE + 6)  # more than one batch, the last one not full
+    ]
+    rows = write_run(tmp_path, pairs, {})
+
+    def read_red(images):
+        assert 1 <= len(images) <= BATCH_SIZE
+        return images[:, 4, 4, 0]
+
+    values = measure(tmp_path, rows, 0.05, read_red, lambda images: read_red(images) + 0.01)
+    i = np.arange(len(pairs))
+    assert values["square_mae"] == pytest.approx(i / 255, abs=1e-7)
+    assert values["background_mae"] == pytest.approx(i % 2 / 255, abs=1e-7)
+    assert values["background_mae_per_pixel"] == pytest.approx(i % 2 / 255, abs=1e-7)
+    assert values["final_error"] == pytest.approx(i / 255, abs=1e-6)
+    assert values["success_rate"] == [float(k <= 12) for k in i]  # 12 / 255 < 0.05 < 13 / 255
+    assert values["iterations"] == [7.0] * len(i)
+    assert values["oracle_mae"] == pytest.approx(np.full(len(i), 0.01), abs=1e-6)
+    assert values["oracle_error"] == pytest.approx(i / 255 + 0.01, abs=1e-6)
+    assert values["oracle_success_rate"] == [float(k <= 10) for k in i]
+    assert values["change_of_prediction"] == pytest.approx(np.abs((102 + i) / 255 - 0.5), abs=1e-6)
+
+
+def test_evaluate_with_networks(tmp_path):
+    regressor = save_tiny(tmp_path / "regressor", 0)
+    oracle = save_tiny(tmp_path / "oracle", 1, mean=0.5, scale=2.0)
+    data = Squares("validation", limit=3)
+    pairs = [(data[i], data[(i + 1) % 3].image.astype(np.float32) / 255) for i in range(3)]
+    config = {
+        "method": {"threshold": 0.05},
+        "regressor": {"checkpoint": str(tmp_path / "regressor")},
+    }
+    out = tmp_path / "out"
+    rows = write_run(out, pairs, config)
+    with ResultWriter(out, data.names) as writer:
+        writer.save_error(9, "x.png", None, "cannot read x.png")
+
+    summary = evaluate(out)
+    assert (summary["n"], summary["errors"], summary["oracle"]) == (3, 1, None)
+    assert "oracle_mae" not in summary["metrics"] and "square_mae" in summary["metrics"]
+
+    summary = evaluate(out, oracle=tmp_path / "oracle")
+    images = np.stack([read_image(out / row["cf"]) for row in rows]) / 255
+    y, y_oracle = regressor(images), 0.5 + 2.0 * oracle(images)
+    target = np.array([row["target"] for row in rows])
+    means = {name: interval["mean"] for name, interval in summary["metrics"].items()}
+    assert means["final_error"] == pytest.approx(np.abs(y - target).mean(), abs=1e-5)
+    assert means["oracle_mae"] == pytest.approx(np.abs(y_oracle - y).mean(), abs=1e-5)
+    assert means["oracle_error"] == pytest.approx(np.abs(y_oracle - target).mean(), abs=1e-5)
+    assert json.loads((out / "metrics.json").read_text()) == summary
+    assert (out / "metrics.csv").read_text().startswith("metric,mean,low,high,n\nsquare_mae,")
+    assert "oracle_success_rate" in format_table(summary["metrics"])
+
+
+def test_other_images_have_no_square_metrics(tmp_path):
+    image = np.zeros((4, 4, 3), np.uint8)
+    pairs = [(Record(0, "a.jpg", image, target=0.5), image.astype(np.float32))]
+    rows = write_run(tmp_path, pairs, {})
+    values = measure(tmp_path, rows, 0.05, lambda images: images.mean((1, 2, 3)))
+    assert set(values) == {"success_rate", "final_error", "iterations", "change_of_prediction"}
+
+
+def test_user_errors(tmp_path):
+    image = np.zeros((4, 4, 3), np.uint8)
+    pairs = [(Record(0, "a.jpg", image, target=0.5), image.astype(np.float32))]
+    write_run(tmp_path / "a", pairs, {"method": {"threshold": 0.05}})
+    with pytest.raises(UserError, match=r"names no regressor\.checkpoint: give --regressor"):
+        evaluate(tmp_path / "a")
+    with pytest.raises(UserError, match=r"no network at .*/nowhere"):
+        evaluate(tmp_path / "a", regressor=tmp_path / "nowhere")
+    save_tiny(tmp_path / "regressor", 0)
+    with pytest.raises(UserError, match=r"takes images of 64x64 pixels, and these have 4x4"):
+        evaluate(tmp_path / "a", regressor=tmp_path / "regressor")
+    (tmp_path / "a" / "cf" / "a.png").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*cf/a\.png"):
+        evaluate(tmp_path / "a", regressor=tmp_path / "regressor")
+    write_run(tmp_path / "none", [], {"method": {"threshold": 0.05}})
+    with pytest.raises(UserError, match="holds no counterfactual"):
+        evaluate(tmp_path / "none")
+    model = {"channels": 32, "channel_mult": [1], "num_res_blocks": 1}
+    description = {"kind": "ddpm", "model": model, "image_size": 8}
+    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract_variables(description))
+    save_network(tmp_path / "other", description, zeros)
+    with pytest.raises(UserError, match='holds a "ddpm", not a regressor'):
+        load_regressor(tmp_path / "other")
+
+
+def test_command_line_ends_with_status_2_and_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "eval.metrics", "--results", str(tmp_path / "nowhere")]
+    root = Path(__file__).parents[2]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr.startswith("error: cannot read ") and run.stderr.count("\n") == 1
