@@ -75,5 +75,5 @@ def _check_regressor(apply: Callable, variables: Any, images: np.ndarray) -> Non
     out = jax.eval_shape(apply, variables, shape)
     if getattr(out, "shape", None) != (2,):
         raise UserError(
-            f"regressor returns {out} for two images; it must return one number for each, shape [B]."
+            f"regressor returns {out} for two images; it must return one number for each."
         )

@@ -1,5 +1,6 @@
 """How the entry points start and fail: one sentence and an exit status, never a traceback."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -27,22 +28,19 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
-    # What ml_collections raises for an unknown key, a value of another type, or a config file
-    # that is missing or broken.
-    except (
-        flags.Error,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-        ImportError,
-    ) as e:
-        _fail(e)
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.to_dict()  # a config file that did not load fails at its first use
+        return rest
+    except (AttributeError, KeyError) as error:
+        # An error in an error: quoted, with escaped line ends.
+        what = re.sub(r"[\\'\"]+", "'", str(error.args[0]).replace("\\n", " ")).strip("' ")
+        _fail(f"The config has no such key: {what}")
+    except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
+        _fail(error)
 
 
-def _fail(error: Exception) -> None:
-    message = " ".join(str(error).strip().splitlines()).strip("'\"")
+def _fail(error: Exception | str) -> None:
+    message = " ".join(line.strip() for line in str(error).splitlines())
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

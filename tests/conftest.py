@@ -1,5 +1,9 @@
-"""The tests run on the CPU unless JAX_PLATFORMS says otherwise."""
+"""The tests run on the CPU unless JAX_PLATFORMS says otherwise, and compile a program only once."""
 
 import os
 
+import jax
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+jax.config.update("jax_compilation_cache_dir", ".pytest_cache/xla")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

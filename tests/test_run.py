@@ -14,7 +14,7 @@ from tests import tiny
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     return {
-        "method": {"name": "ac-re", "iterations": 3, "tau": 2, "threshold": 0.05},
+        "method": {"name": "ac-re", "iterations": 3, "tau": 2, "threshold": 0.05, "unroll": False},
         "generator": {"checkpoint": tiny.save(folder / "ddpm", tiny.DDPM)},
         "regressor": {"checkpoint": tiny.save(folder / "regressor", tiny.REGRESSOR)},
         "oracle": {"checkpoint": ""},

@@ -1,7 +1,7 @@
 """The Diff-AE of the squares: encoder and conditional UNet at a quarter of the resolution.
 
-Patches of 4x4 pixels are folded into channels, which makes it cheap enough for a laptop. It predicts
-v instead of noise, which teaches it what z_sem says about colours much earlier.
+Patches of 4x4 pixels are folded into channels, which makes it cheap enough for a laptop. It
+predicts v instead of noise, which teaches it what z_sem says about colours much earlier.
 
 python train.py --config configs/train/squares_diffae.py --workdir runs/squares_diffae
 """
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
                 patch_size=4,
             ),
             encoder=dict(
-                z_channels=64,
+                z_channels=512,
                 channels=64,
                 channel_mult=(1, 1, 2, 2),
                 num_res_blocks=1,
@@ -45,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.objective = dict(decode_steps=10)
     config.data = dict(name="squares")
-    config.steps = 6_000
+    config.steps = 5_000
     config.batch_size = 32
     config.optimizer = dict(
         learning_rate=1e-3, warmup_steps=200, schedule="cosine", weight_decay=0.0, clip=1.0

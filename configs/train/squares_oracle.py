@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.objective = dict(adversarial=0.0)
     config.data = dict(name="squares")
-    config.steps = 4_000
+    config.steps = 3_000
     config.batch_size = 64
     config.optimizer = dict(
         learning_rate=2e-3, warmup_steps=200, schedule="cosine", weight_decay=0.01, clip=1.0

@@ -36,6 +36,8 @@ def save_network(directory: str | os.PathLike, description: dict, variables: Any
     shutil.rmtree(partial, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(partial / "params", variables)
+    # Orbax notes where it wrote to, which is wrong as soon as the directory moves.
+    (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
     text = json.dumps({"format": FORMAT, **description}, indent=2)
     (partial / "network.json").write_text(text + "\n")
     if directory.exists():
@@ -56,14 +58,10 @@ def load_network(directory: str | os.PathLike) -> Network:
     wanted = abstract_variables(description)
     hint = "copy or train the checkpoint again"
     with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            # orbax 0.12 wraps the tree in `item_metadata`.
-            found = checkpointer.metadata(directory / "params").item_metadata.tree
-        except Exception as error:
-            raise UserError(
-                f"The checkpoint {directory / 'params'} cannot be read ({_first_line(error)}); {hint}."
-            ) from None
-        _check_same(directory, _shapes(wanted), _shapes(found))
+        found = checkpointer.metadata(directory / "params").item_metadata
+        if found is None:
+            raise UserError(f"The checkpoint {directory / 'params'} cannot be read; {hint}.")
+        _check_same(directory, _shapes(wanted), _shapes(found.tree))
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), wanted

@@ -1,0 +1,1 @@
+"""The counterfactual methods and the engine that runs them over many images."""

@@ -1,0 +1,1 @@
+"""Diffusion processes: schedules, DDPM denoising, DDIM inversion and decoding."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-# The initialisation of PyTorch's convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+# How PyTorch initialises convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -60,7 +60,7 @@ def upsample_nearest(x: Array) -> Array:
 
 
 class GroupNorm(nn.Module):
-    """Group norm over 32 groups (fewer if there are fewer channels), statistics in float32 at least.
+    """Group norm over 32 groups (or one a channel), with statistics in float32 at least.
 
     Pixels are reduced first, channels of a group after: on CPU its gradient is up to ten times
     faster so than a reduction over [pixels, channels of a group] at once.
@@ -70,6 +70,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Normalises [B, H, W, C]."""
         b, _, _, c = x.shape
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
@@ -119,6 +120,7 @@ class ResBlock(nn.Module):
     def __call__(
         self, x: Array, emb: Array | None = None, cond: Array | None = None, train: bool = False
     ) -> Array:
+        """Applies the block to x [B, H, W, C] given emb [B, E] and a code cond [B, D]."""
         resample = {"up": upsample_nearest, "down": avg_pool, None: lambda h: h}[self.resample]
         h = nn.silu(GroupNorm(self.dtype, name="in_norm")(x))
         h = conv3x3(self.features, self.dtype, "in_conv")(resample(h))
@@ -166,6 +168,7 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Adds what the pixels of [B, H, W, C] tell each other."""
         b, h, w, c = x.shape
         d = c // self.num_heads
         qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=uniform_fan_in, name="qkv")(
@@ -194,6 +197,7 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H/2, W/2, C]."""
         if not self.with_conv:
             return avg_pool(x)
         return nn.Conv(
@@ -210,5 +214,6 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, 2H, 2W, C]."""
         x = upsample_nearest(x)
         return conv3x3(x.shape[-1], self.dtype, "conv")(x) if self.with_conv else x

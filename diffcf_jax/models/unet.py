@@ -1,4 +1,4 @@
-"""The UNet of ADM (Dhariwal and Nichol, 2021), which Diff-AE also uses, with a code as condition."""
+"""The UNet of ADM (Dhariwal and Nichol, 2021), which Diff-AE conditions on a code."""
 
 from collections.abc import Sequence
 from typing import Any

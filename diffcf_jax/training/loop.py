@@ -87,6 +87,13 @@ def train(
     test_labels = jnp.asarray(held_out.labels[chosen])
     pictured = test_images[:: max(1, count // PICTURED_IMAGES)][:PICTURED_IMAGES]
 
+    made = {
+        "data": dict(data),
+        "objective": dict(objective),
+        "optimizer": dict(optimizer),
+        "augment": dict(augment),
+        **{"steps": steps, "batch_size": batch_size, "ema_decay": ema_decay, "seed": seed},
+    }
     writer = MetricWriter(workdir, start)
     evaluation: dict[str, float] = {}
     batches = batch_indices(len(train_set), batch_size, seed, start)
@@ -125,7 +132,7 @@ def train(
 
             if due[2]:
                 store.save_state(checkpoints, step, state)
-                store.save_network(workdir / "network", dict(network), state.ema)
+                store.save_network(workdir / "network", {**network, "training": made}, state.ema)
                 since, since_step = time.monotonic(), step
     checkpoints.close()
     writer.close()

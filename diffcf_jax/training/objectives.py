@@ -32,8 +32,8 @@ Metrics = dict[str, Array]
 class DDPMObjective:
     """Denoising with a learned variance (Nichol and Dhariwal, 2021, eq. 16).
 
-    `L = |eps - eps_hat|^2 + L_vlb(t)` (or x_0 or v instead of eps) averaged over pixels, in which L_vlb trains the variance
-    only: the mean it sees is detached.
+    `L = |eps - eps_hat|^2 + L_vlb(t)` (or x_0 or v instead of eps), averaged over pixels; L_vlb
+    trains the variance only, because the mean it sees is detached.
 
     Attributes:
         module: the UNet.

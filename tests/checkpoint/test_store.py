@@ -53,13 +53,25 @@ def test_errors_name_the_file_and_the_remedy(tmp_path):
     (path / "network.json").write_text(text)
     load_network(path)
 
-    blocks = sorted((path / "params").rglob("d/*"), key=lambda p: p.stat().st_size)
-    blocks[-1].write_bytes(blocks[-1].read_bytes()[:100])  # truncated
-    with pytest.raises(UserError, match="params (is damaged|cannot be read).*again"):
-        load_network(path)
-    shutil.rmtree(path / "params")
+
+def test_truncated_files_are_told(tmp_path):
+    tiny.save(tmp_path / "whole", tiny.REGRESSOR)
+    blocks = sorted((tmp_path / "whole/params/d").iterdir(), key=lambda p: p.stat().st_size)
+    for name in (
+        "manifest.ocdbt",
+        "_METADATA",
+        "array_metadatas/process_0",
+        f"d/{blocks[-1].name}",
+    ):
+        shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+        file = tmp_path / "cut/params" / name
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(UserError, match="params (is damaged|cannot be read).*again"):
+            load_network(tmp_path / "cut")
+        shutil.rmtree(tmp_path / "cut")
+    shutil.rmtree(tmp_path / "whole/params")
     with pytest.raises(UserError, match="params cannot be read"):
-        load_network(path)
+        load_network(tmp_path / "whole")
 
 
 def test_description_is_plain_json(tmp_path):

@@ -47,7 +47,7 @@ def test_variational_bound_is_least_for_the_true_posterior():
     diffusion = make_diffusion(100)
     x = jax.random.uniform(jax.random.key(0), (3, 8, 8, 3), minval=-1, maxval=1)
     noise = jax.random.normal(jax.random.key(1), x.shape)
-    t = jnp.array([5, 50, 99])
+    t = jnp.array([2, 5, 20])
     x_t = q_sample(diffusion, x, t, noise)
     bounds = []
     for v in (-1.0, 0.0, 1.0):  # -1 is the posterior's variance
