@@ -76,7 +76,7 @@ def train(
     state = store.restore_state(checkpoints, create_state(variables, tx))
     start = int(state.step)
 
-    update = jax.jit(make_update(goal.loss, tx, ema_decay, **augment), donate_argnums=0)
+    update = jax.jit(make_update(goal.loss, tx, ema_decay, steps, **augment), donate_argnums=0)
     evaluate = jax.jit(goal.evaluate)
     picture = jax.jit(goal.picture)
     key_update, key_evaluate = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)

@@ -1,10 +1,12 @@
 """What each network is trained to do: the loss, and what is looked at while it trains.
 
 An objective is a frozen dataclass with three pure methods:
-    loss(variables, images, labels, key) -> (loss, (metrics, updated non-parameter variables))
+    loss(variables, images, labels, key, progress)
+        -> (loss, (metrics, updated non-parameter variables))
     evaluate(variables, images, labels, key) -> metrics on a held-out batch
     picture(variables, images, key) -> rows of images to look at, or None
-`images` are float32 [B, H, W, 3] in [0, 1], `labels` float32 [B].
+`images` are float32 [B, H, W, 3] in [0, 1], `labels` float32 [B]; `progress` is the share of the
+training that is done, 0 to 1.
 """
 
 import dataclasses
@@ -49,9 +51,9 @@ class DDPMObjective:
     respacing: str = "50"
     tau: int = 5
 
-    def loss(self, variables: Any, images: Array, labels: Array, key: Array):
+    def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
         """The hybrid loss at one random timestep an image."""
-        del labels
+        del labels, progress
         key_t, key_noise, key_dropout = jax.random.split(key, 3)
         x = 2 * images - 1
         limit = self.max_timestep or self.diffusion.num_timesteps
@@ -76,7 +78,7 @@ class DDPMObjective:
 
     def evaluate(self, variables: Any, images: Array, labels: Array, key: Array) -> Metrics:
         """The same loss on held-out images."""
-        loss, (metrics, _) = self.loss(variables, images, labels, key)
+        loss, (metrics, _) = self.loss(variables, images, labels, key, 1.0)
         return {"loss": loss, **metrics}
 
     def picture(self, variables: Any, images: Array, key: Array) -> list[Array]:
@@ -110,9 +112,9 @@ class DiffAEObjective:
     diffusion: Diffusion
     decode_steps: int = 10
 
-    def loss(self, variables: Any, images: Array, labels: Array, key: Array):
+    def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
         """The squared error of the prediction given z_sem(x), at one random timestep an image."""
-        del labels
+        del labels, progress
         key_t, key_noise, key_dropout = jax.random.split(key, 3)
         x = 2 * images - 1
         t = jax.random.randint(key_t, x.shape[:1], 0, self.diffusion.num_timesteps)
@@ -127,7 +129,7 @@ class DiffAEObjective:
 
     def evaluate(self, variables: Any, images: Array, labels: Array, key: Array) -> Metrics:
         """The loss, and the reconstruction error in [0, 1] from inverted and from random x_T."""
-        mse, _ = self.loss(variables, images, labels, key)
+        mse, _ = self.loss(variables, images, labels, key, 1.0)
         _, inverted, rendered = self.picture(variables, images, key)
         return {
             "loss": mse,
@@ -162,7 +164,8 @@ class RegressionObjective:
     A regressor that tiny changes of the background can move tells little about its subject, and
     pixel-space counterfactuals of it edit the background. Fast adversarial training (Wong et al.,
     2020) takes that away: each image is moved by at most its own share of `adversarial` a pixel,
-    from a random start along the sign of the gradient.
+    from a random start along the sign of the gradient. The radius grows over the first half of
+    the training; a fresh network learns nothing from the full one.
 
     Attributes:
         module: the regressor.
@@ -172,7 +175,7 @@ class RegressionObjective:
     module: nn.Module
     adversarial: float = 0.0
 
-    def loss(self, variables: Any, images: Array, labels: Array, key: Array):
+    def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
         """(y - y_hat)^2, with batch statistics where the module keeps them."""
         collections = [name for name in variables if name != "params"]
 
@@ -185,7 +188,7 @@ class RegressionObjective:
         if self.adversarial:
             key_radius, key_start = jax.random.split(key)
             share = jax.random.uniform(key_radius, (images.shape[0], 1, 1, 1))
-            radius = self.adversarial * share
+            radius = self.adversarial * jnp.minimum(2 * progress, 1) * share
             start = radius * jax.random.uniform(key_start, images.shape, minval=-1, maxval=1)
             direction = jnp.sign(jax.grad(squared_error, has_aux=True)(images + start)[0])
             change = jnp.clip(start + 1.25 * radius * direction, -radius, radius)

@@ -73,6 +73,7 @@ def make_update(
     loss: Callable,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
+    steps: int,
     flips: bool = False,
     rolls: bool = False,
 ) -> Callable[[TrainState, Array, Array, Array], tuple[TrainState, dict[str, Array]]]:
@@ -85,6 +86,7 @@ def make_update(
         loss: of an objective.
         optimizer: see `make_optimizer`.
         ema_decay: of the exponential moving average.
+        steps: length of the training.
         flips: mirror every image at random, horizontally and vertically.
         rolls: shift every image at random; what leaves on one side enters on the other.
     """
@@ -100,7 +102,7 @@ def make_update(
         rest = {name: v for name, v in state.variables.items() if name != "params"}
 
         def objective(params: Any):
-            return loss({"params": params, **rest}, images, labels, key_loss)
+            return loss({"params": params, **rest}, images, labels, key_loss, state.step / steps)
 
         (value, (metrics, updated)), grads = jax.value_and_grad(objective, has_aux=True)(
             state.variables["params"]

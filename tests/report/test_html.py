@@ -119,7 +119,7 @@ def test_limit_is_told(tmp_path):
 
 
 def test_run_without_any_result(tmp_path):
-    make_run(tmp_path, n=0, config={"name": "empty"})
+    make_run(tmp_path, n=0)
     text = write_report(tmp_path).read_text()
     Page(text)
     assert "0 counterfactuals" in text and "1 input failed" in text

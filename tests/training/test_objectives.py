@@ -17,7 +17,7 @@ def test_generator_losses(description):
     objective = make_objective(description, {})
     variables = init_variables(description, jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (4, 64, 64, 3))
-    loss, (metrics, updated) = objective.loss(variables, images, None, jax.random.key(2))
+    loss, (metrics, updated) = objective.loss(variables, images, None, jax.random.key(2), 0.5)
     assert updated == {}
     # A network that starts at zero predicts nothing of its target, whose power is about 1 (noise)
     # or below it (v).
@@ -39,7 +39,7 @@ def test_max_timestep_bounds_the_noise():
             return jnp.zeros((*x_t.shape[:-1], 6))
 
     spying = dataclasses.replace(limited, module=Spy())
-    spying.loss(variables, jnp.zeros((64, 8, 8, 3)), None, jax.random.key(0))
+    spying.loss(variables, jnp.zeros((64, 8, 8, 3)), None, jax.random.key(0), 0.5)
     assert int(seen[0].max()) == 0
 
 
@@ -75,8 +75,10 @@ def test_adversarial_images_are_harder_and_within_the_radius():
     images = jax.random.uniform(jax.random.key(1), (8, 64, 64, 3))
     labels = jnp.linspace(0, 1, 8)
     clean, (_, updated) = RegressionObjective(module).loss(
-        variables, images, labels, jax.random.key(2)
+        variables, images, labels, jax.random.key(2), 1.0
     )
-    hard, _ = RegressionObjective(module, 0.03).loss(variables, images, labels, jax.random.key(2))
+    hard, _ = RegressionObjective(module, 0.03).loss(
+        variables, images, labels, jax.random.key(2), 1.0
+    )
     assert set(updated) == {"batch_stats"}
     assert float(hard) > float(clean)

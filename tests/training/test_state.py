@@ -14,7 +14,7 @@ from diffcf_jax.training.state import (
 )
 
 
-def linear_loss(variables, images, labels, key):
+def linear_loss(variables, images, labels, key, progress):
     predictions = images.mean((1, 2, 3)) * variables["params"]["w"]
     return jnp.mean(jnp.square(predictions - labels)), ({}, {})
 
@@ -25,7 +25,7 @@ def test_update_is_adamw_and_an_average():
     state = create_state(variables, optimizer)
     images = np.full((2, 4, 4, 3), 255, np.uint8)
     labels = jnp.array([3.0, 3.0])
-    state, metrics = jax.jit(make_update(linear_loss, optimizer, 0.9))(
+    state, metrics = jax.jit(make_update(linear_loss, optimizer, 0.9, 10))(
         state, images, labels, jax.random.key(0)
     )
     assert float(metrics["loss"]) == pytest.approx(4.0)  # (1 - 3)^2
