@@ -62,6 +62,8 @@ class ACRE:
         tau: depth of the noising, in respaced steps.
         iterations: PGD steps at most.
         step_size: of PGD, in [0, 1] pixel units.
+        gradient_floor: a value moves only where its gradient is at least this share of the
+            image's largest one; 0 is the paper's PGD, see `pgd_update`.
         threshold: success is |prediction - target| at most this, in the regressor's units.
         inpaint: dilated change (0 to 1) below which a pixel is kept.
         dilation: size of the dilation, odd.
@@ -75,6 +77,7 @@ class ACRE:
     tau: int = 5
     iterations: int = 100
     step_size: float = 2 / 255
+    gradient_floor: float = 0.0
     threshold: float = 0.05
     inpaint: float = 0.15
     dilation: int = 5
@@ -122,7 +125,7 @@ class ACRE:
             params, state.x_adv, state.aim, noises, state.x, state.keep
         )
         moved = state.replace(
-            x_adv=pgd_update(state.x_adv, gradient, self.step_size),
+            x_adv=pgd_update(state.x_adv, gradient, self.step_size, self.gradient_floor),
             iteration=state.iteration + 1,
             stopped=(jnp.abs(y_hat - state.aim) <= self.threshold)
             | (state.iteration + 1 >= self.iterations),
@@ -221,6 +224,21 @@ class ACRE:
         return jax.random.normal(key, (count, *like.shape), like.dtype)
 
 
-def pgd_update(x_adv: Array, gradient: Array, step_size: float) -> Array:
-    """One signed gradient step, projected onto [0, 1] (the paper's ball never binds)."""
-    return jnp.clip(x_adv - step_size * jnp.sign(gradient), 0, 1)
+def pgd_update(
+    x_adv: Array, gradient: Array, step_size: float, gradient_floor: float = 0.0
+) -> Array:
+    """One signed gradient step, projected onto [0, 1] (the paper's ball never binds).
+
+    The sign moves every value equally far, however little it matters: background that hardly
+    moves the prediction drifts as fast as the subject, and refinement then finds nothing to keep.
+    A floor holds the values still whose gradient is small beside the largest one.
+
+    Args:
+        x_adv: [H, W, C] in [0, 1].
+        gradient: d loss / d x_adv.
+        step_size: in [0, 1] pixel units.
+        gradient_floor: share of the largest absolute gradient; 0 moves everything.
+    """
+    size = jnp.abs(gradient)
+    direction = jnp.where(size >= gradient_floor * size.max(), jnp.sign(gradient), 0)
+    return jnp.clip(x_adv - step_size * direction, 0, 1)
