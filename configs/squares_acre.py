@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
         tau=5,  # depth of the noising, in respaced steps
         iterations=100,
         step_size=2 / 255,
+        gradient_floor=0.15,  # ours: only values that matter move; 0 is the paper's PGD
         threshold=0.05,  # success: |prediction - target| at most this
         inpaint=0.15,  # dilated change below which a pixel is kept
         dilation=5,

@@ -45,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.objective = dict(decode_steps=10)
     config.data = dict(name="squares")
-    config.steps = 5_000
+    config.steps = 4_200
     config.batch_size = 32
     config.optimizer = dict(
         learning_rate=1e-3, warmup_steps=200, schedule="cosine", weight_decay=0.0, clip=1.0

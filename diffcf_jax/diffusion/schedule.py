@@ -132,8 +132,7 @@ class Diffusion:
     def model_t(self, t: Array) -> Array:
         """The timestep that the network is given for index t, on the original scale."""
         if self.rescale_timesteps:
-            scale = np.float32(1000.0 / self.original_steps)  # float32 as in the original
-            return jnp.asarray(self.timesteps.astype(np.float32) * scale)[t]
+            return jnp.asarray(self.timesteps, float)[t] * (1000.0 / self.original_steps)
         return jnp.asarray(self.timesteps, jnp.int32)[t]
 
 

@@ -1,7 +1,7 @@
 """The Diff-AE: conditional UNet, semantic encoder, inversion, decoding."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -127,29 +127,53 @@ class Original:
             targets: [B, 1].
             distance: the term.
         """
-        run = self._jitted_loss(distance.norm, distance.space)
-        return run(self._params, z, z_0, x, x_T, targets, jnp.asarray(distance.factor, z.dtype))
+        return next(self.losses(z, z_0, x, x_T, targets, [distance]))
 
-    @functools.cache  # noqa: B019 - one object a folder
-    def _jitted_loss(self, norm: str | None, space: str) -> Callable[..., Loss]:
-        def run(
-            params: Any, z: Array, z_0: Array, x: Array, x_T: Array, targets: Array, factor: Array
-        ) -> Loss:
-            def loss(z: Array) -> Any:
-                images = self._image(params, z, x_T)
-                # Clipped, with the identity as gradient
-                images = images + jax.lax.stop_gradient(jnp.clip(images, 0, 1) - images)
-                y = self._regressor.apply(params["regressor"], images)[:, None]
-                distance = jnp.zeros((), z.dtype)
-                if norm is not None:
-                    difference = z - z_0 if space == "latent" else images - x
-                    distance = factor * DISTANCES[norm](difference)
-                return jnp.mean(jnp.square(y - targets)) + distance, (distance, y, images)
+    def losses(
+        self,
+        z: Array,
+        z_0: Array,
+        x: Array,
+        x_T: Array,
+        targets: Array,
+        distances: Iterable[Distance],
+    ) -> Iterator[Loss]:
+        """The losses with several distances, of one decoding."""
+        images, pullback = self._jitted_decode_vjp(self._params, z, x_T)
+        # Clipped, with the identity as gradient: the pullback is that of the unclipped images.
+        images = jnp.clip(images, 0, 1)
+        (mse, y), of_images = self._jitted_mse(self._params, images, targets)
+        for norm, space, factor in distances:
+            distance, of_difference = jnp.zeros((), z.dtype), 0.0
+            if norm is not None:
+                difference = z - z_0 if space == "latent" else images - x
+                distance, of_difference = jax.value_and_grad(DISTANCES[norm])(difference)
+                distance, of_difference = factor * distance, factor * of_difference
+            if space == "pixel":
+                gradient = self._jitted_pull(pullback, of_images + of_difference)
+            else:
+                gradient = self._jitted_pull(pullback, of_images) + of_difference
+            yield Loss(mse + distance, distance, y, images, gradient)
 
-            (value, seen), gradient = jax.value_and_grad(loss, has_aux=True)(z)
-            return Loss(value, *seen, gradient)
+    @functools.cached_property
+    def _jitted_decode_vjp(self) -> Callable[..., Any]:
+        def run(params: Any, z: Array, x_T: Array) -> tuple[Array, Any]:
+            return jax.vjp(lambda z: self._image(params, z, x_T), z)
 
         return jax.jit(run)
+
+    @functools.cached_property
+    def _jitted_pull(self) -> Callable[[Any, Array], Array]:
+        return jax.jit(lambda pullback, of_images: pullback(of_images)[0])
+
+    @functools.cached_property
+    def _jitted_mse(self) -> Callable[..., Any]:
+        def mse(images: Array, params: Any, targets: Array) -> tuple[Array, Array]:
+            y = self._regressor.apply(params["regressor"], images)[:, None]
+            return jnp.mean(jnp.square(y - targets)), y
+
+        gradient = jax.value_and_grad(mse, has_aux=True)
+        return jax.jit(lambda params, images, targets: gradient(images, params, targets))
 
     def _predict(self, params: Any, x_t: Array, t: Array, z: Array) -> Array:
         return self._module.apply(params["generator"], x_t, t, z, method=DiffAE.predict)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from diffcf_jax.counterfactual.types import select
 from eval.parity.diffae import Distance, Original, check_autoencoder, check_networks
 from eval.parity.golden import FLOAT32_ERROR, Golden, loss_error, prediction_error
 
@@ -35,22 +36,21 @@ def _check_losses(golden: Golden, original: Original, z_0: Array, x: Array, x_T:
             r"(l1|l2) (latent|pixel) ([\d.e+-]*\d)", str(golden.config.get("loss_cases", ""))
         )
     }
-    cases = sorted({name.rsplit(".", 1)[0] for name in golden.names() if name.startswith("at_")})
-    for key in cases:
-        if key.count(".") != 2:
-            continue
-        at, norm, space = key.split(".")
-        distance = Distance()
-        if norm != "None":
-            distance = Distance(norm, space, factors[norm, space])
+    cases: dict[str, dict[str, Distance]] = {}
+    for name in golden.names():
+        if match := re.fullmatch(r"(at_\w+)\.(None|l1|l2)\.(latent|pixel)\.loss", name):
+            at, norm, space = match.groups()
+            distance = Distance(norm, space, factors[norm, space]) if norm != "None" else Distance()
+            cases.setdefault(at, {})[f"{at}.{norm}.{space}"] = distance
+    for at, distances in cases.items():
         z = z_0 + golden.real("loss_dz") if at == "at_dz" else z_0
-        loss = original.loss(z, z_0, x, x_T, targets, distance)
-        error = loss_error(loss.y, targets)
-        golden.compare(f"{key}.loss", loss.value, f32=error + FLOAT32_ERROR * loss.distance)
-        golden.compare(f"{key}.dist", loss.distance)
-        golden.compare(f"{key}.grad_z", loss.gradient, f32=3e-4)
-        if f"{at}.y" in golden.names():
-            golden.compare(f"{at}.y", loss.y, f32=prediction_error(loss.y))
+        losses = original.losses(z, z_0, x, x_T, targets, distances.values())
+        for key, loss in zip(distances, losses, strict=True):
+            error = loss_error(loss.y, targets) + FLOAT32_ERROR * loss.distance
+            golden.compare(f"{key}.loss", loss.value, f32=error)
+            golden.compare(f"{key}.dist", loss.distance)
+            golden.compare(f"{key}.grad_z", loss.gradient, f32=3e-4)
+        golden.compare(f"{at}.y", loss.y, f32=prediction_error(loss.y))
 
 
 def original_optimizer(name: str, config: dict[str, Any]) -> optax.GradientTransformation:
@@ -110,11 +110,7 @@ def _check_trajectory(
         seen["grads"].append(np.where(attacking[:, None], loss.gradient, np.nan))
         updates, moved = update(loss.gradient, opt_state, z)
         z = jnp.where(attacking[:, None], z + updates, z)
-        opt_state = jax.tree.map(
-            lambda new, old: jnp.where(attacking.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-            moved,
-            opt_state,
-        )
+        opt_state = jax.vmap(select)(jnp.asarray(attacking), moved, opt_state)
 
     seen_y = np.stack(seen["y"])
     errors = {

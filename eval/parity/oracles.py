@@ -43,18 +43,11 @@ def check_mnac(golden: Golden) -> None:
 
     outputs = []
     for name in ("real", "cf"):
-        x = nchw_to_unit(golden, f"{name}_u8")
-        outputs.append(scores(network.variables, x))
+        outputs.append(scores(network.variables, golden.images(f"{name}_u8") / 255))
         golden.compare(f"out_{name}", outputs[-1])
     changed = ((outputs[0] > 0.5) != (outputs[1] > 0.5)).sum(axis=1)
     golden.compare("mnac", np.asarray(changed, np.float32))
     _compare_resizes(golden, "bicubic", resize_bicubic)
-
-
-def nchw_to_unit(golden: Golden, name: str) -> Array:
-    """Takes uint8 images as float32 quotients, [B, H, W, C] in [0, 1]."""
-    quotients = golden.array(name).astype(np.float32) / np.float32(255)
-    return jnp.asarray(np.moveaxis(quotients, -3, -1), golden.dtype)
 
 
 def _compare_resizes(
