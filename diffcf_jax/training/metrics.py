@@ -26,6 +26,7 @@ class MetricWriter:
         kept = [line for line in lines if _step_of(line) <= step]
         self._file = path.open("w")
         self._file.writelines(f"{line}\n" for line in kept)
+        self._file.flush()
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
         (workdir / "pictures").mkdir(exist_ok=True)
 
