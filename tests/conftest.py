@@ -2,8 +2,9 @@
 
 import os
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when jax is imported
+
 import jax
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax.config.update("jax_compilation_cache_dir", ".pytest_cache/xla")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
