@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from diffcf_jax.checkpoint.network import REGRESSORS, Network
-from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Finished, Job, explain_all
-from diffcf_jax.counterfactual.types import Counterfactual
 from diffcf_jax.data.folder import ImageFolder
 from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
+from diffcf_jax.inputs import load_networks, open_data, parse_targets
 from diffcf_jax.report.html import write_report
 from diffcf_jax.report.results import ResultWriter, read_results, result_key
 from diffcf_jax.report.summary import environment, summarise, write_summary
+from diffcf_jax.units import Unit, unit_of
 
 
 def run(
@@ -67,18 +66,12 @@ def run(
     if batch_size < 1:
         raise UserError(f"config.batch_size={batch_size} must be at least 1.")
     wanted = parse_targets(targets)
-    generator_net = _load("generator", generator)
-    regressor_net = _load("regressor", regressor)
-    if regressor_net.kind not in REGRESSORS:
-        raise UserError(f"config.regressor.checkpoint is a {regressor_net.kind}, not a regressor.")
-    size = generator_net.description["image_size"]
-    if regressor_net.description["image_size"] != size:
-        raise UserError(
-            f"The generator is of {size} pixels and the regressor of "
-            f"{regressor_net.description['image_size']}; give two checkpoints of one image size."
-        )
-    records = open_data(data, size)
+    generator_net, regressor_net = load_networks(generator, regressor)
+    unit = unit_of(regressor_net.description, regressor)
+    records = open_data(data, generator_net.description["image_size"])
     options = {key: value for key, value in method.items() if key != "name"}
+    threshold = options["threshold"]
+    options["threshold"] = threshold / unit.scale
     built = build_method(method["name"], generator_net, regressor_net.module.apply, options)
     params = {"generator": generator_net.variables, "regressor": regressor_net.variables}
 
@@ -87,10 +80,10 @@ def run(
         _Progress(len(records.names) * max(1, len(wanted))) as progress,
         ThreadPoolExecutor(4) as threads,
     ):
-        jobs = _jobs(records, wanted, writer, progress)
+        jobs = _jobs(records, wanted, unit, writer, progress)
         saves: collections.deque[Future] = collections.deque()
         for finished in explain_all(built, params, jobs, batch_size, seed, progress.on_step):
-            saves.append(threads.submit(_save, writer, finished, built.threshold))
+            saves.append(threads.submit(_save, writer, finished, unit, threshold))
             progress.finished(bool(finished.counterfactual.success))
             while saves and saves[0].done():
                 saves.popleft().result()  # a full disk stops the run
@@ -102,56 +95,10 @@ def run(
     return write_report(workdir), [row["error"] for row in rows if "error" in row]
 
 
-def parse_targets(text: str) -> list[float]:
-    """Reads "0.2,0.8".
-
-    Raises:
-        UserError: a part is not a finite number.
-    """
-    parts = [part.strip() for part in str(text).strip("()[] ").split(",") if part.strip()]
-    targets = []
-    for part in parts:
-        try:
-            targets.append(float(part))
-        except ValueError:
-            targets.append(math.nan)
-        if not math.isfinite(targets[-1]):
-            raise UserError(
-                f"config.targets has '{part}', which is not a finite number; "
-                "give numbers separated by commas, such as 0.2,0.8."
-            )
-    return targets
-
-
-def open_data(data: Mapping[str, Any], image_size: int) -> Squares | ImageFolder:
-    """Opens the data set that a config names; a path alone means a folder.
-
-    Raises:
-        UserError: the name is unknown, or the folder does not serve.
-    """
-    name = "folder" if data["path"] else data["name"]
-    limit = data["limit"]
-    if limit is not None and limit < 1:
-        raise UserError(f"config.data.limit={limit} must be at least 1.")
-    if name == "squares":
-        return Squares("validation", limit)
-    if name == "folder":
-        if not data["path"]:
-            raise UserError("config.data.path is empty; give the folder that holds the images.")
-        return ImageFolder(data["path"], image_size, data["convert"], limit)
-    raise UserError(f"Unknown data set config.data.name='{name}'; choose squares or folder.")
-
-
-def _load(role: str, config: Mapping[str, Any]) -> Network:
-    try:
-        return load_network(config["checkpoint"])
-    except UserError as error:
-        raise UserError(f"config.{role}.checkpoint: {error}") from None
-
-
 def _jobs(
     records: Squares | ImageFolder,
     targets: list[float],
+    unit: Unit,
     writer: ResultWriter,
     progress: "_Progress",
 ) -> Iterator[Job]:
@@ -178,7 +125,7 @@ def _jobs(
             continue
         image = record.image.astype(np.float32) / 255
         for target in left:
-            yield Job(record.id, image, target, record)
+            yield Job(record.id, image, unit.normalise(target), (record, target))
 
 
 def _own_target(record: Record) -> float:
@@ -190,22 +137,21 @@ def _own_target(record: Record) -> float:
     return record.target
 
 
-def _save(writer: ResultWriter, finished: Finished, threshold: float) -> None:
-    found: Counterfactual = finished.counterfactual
-    job = finished.job
+def _save(writer: ResultWriter, finished: Finished, unit: Unit, threshold: float) -> None:
+    found = unit.denormalise_result(finished.counterfactual)
+    record, target = finished.job.tag
     values = [found.image, found.y_final, found.y_initial]
     if not all(np.isfinite(value).all() for value in values):
-        writer.save_error(
-            job.id, job.tag.name, job.target, f"{job.tag.name} leads to a value that is not finite."
-        )
+        message = f"{record.name} leads to a value that is not finite."
+        writer.save_error(record.id, record.name, target, message)
         return
     reason = None
     if not found.success:
         reason = (
             f"the saved image misses the target by more than {threshold:g} "
-            f"after {int(found.iterations)} iterations"
+            f"{unit.name + ' ' if unit.name else ''}after {int(found.iterations)} iterations"
         )
-    writer.save(job.tag, job.target, found, finished.seconds, reason)
+    writer.save(record, target, found, finished.seconds, reason)
 
 
 class _Progress:

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.inputs import parse_targets
 from diffcf_jax.report.results import read_results
-from diffcf_jax.run import parse_targets, run
+from diffcf_jax.run import run
 from tests import tiny
 
 
