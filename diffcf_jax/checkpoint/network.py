@@ -72,6 +72,7 @@ def init_variables(description: Mapping[str, Any], key: jax.Array) -> Any:
     if description["kind"] == "latent_dpm":
         return module.init(key, jnp.zeros((1, module.channels)), t)
     size = description["image_size"]
+    _check_size(description)
     x = jnp.zeros((1, size, size, 3))
     inputs = {"ddpm": (x, t), "diffae": (x, x, t)}.get(description["kind"], (x,))
     return module.init(key, *inputs)
@@ -80,3 +81,16 @@ def init_variables(description: Mapping[str, Any], key: jax.Array) -> Any:
 def abstract_variables(description: Mapping[str, Any]) -> Any:
     """The shapes and dtypes of the described network's variables."""
     return jax.eval_shape(lambda key: init_variables(description, key), jax.random.key(0))
+
+
+def _check_size(description: Mapping[str, Any]) -> None:
+    """Refuses an image that a UNet cannot halve at every level and put together again."""
+    model = description["model"].get("unet", description["model"])
+    if description["kind"] in ("ddpm", "diffae"):
+        levels = len(model.get("channel_mult", UNet.channel_mult))
+        multiple = model.get("patch_size", UNet.patch_size) * 2 ** (levels - 1)
+        if description["image_size"] % multiple:
+            raise UserError(
+                f"This {description['kind']} needs an image_size that is a multiple of {multiple}, "
+                f"not {description['image_size']}."
+            )

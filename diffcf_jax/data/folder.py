@@ -1,8 +1,5 @@
 """A user's own images: a folder, with an optional data.csv of targets."""
 
-import csv
-import io
-import math
 import os
 import pathlib
 
@@ -10,12 +7,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from diffcf_jax.data.record import Record
+from diffcf_jax.data.table import read_table
 from diffcf_jax.errors import UserError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TABLE = "data.csv"
-
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class ImageFolder:
@@ -49,7 +45,8 @@ class ImageFolder:
         self.path = pathlib.Path(path).expanduser()
         self.image_size = image_size
         self.convert = convert
-        names = _list_images(self.path)
+        names = list_images(self.path)
+        _refuse_equal_stems(self.path, names)
         table = self.path / TABLE
         self._targets = read_targets(table, set(names)) if os.path.lexists(table) else {}
         self.names = names[:limit]
@@ -94,7 +91,7 @@ def load_image(path: str | os.PathLike, image_size: int, convert: bool = False) 
             oddities = [] if convert else _oddities(image, image_size)
             image.load()
             if range_known and not oddities:
-                return _to_rgb(image, image_size)
+                return to_square_rgb(image, image_size)
     # Pillow's decoders raise nearly anything on damaged data (OSError, SyntaxError, ValueError,
     # struct.error, IndexError, DecompressionBombError, ...).
     except Exception as error:
@@ -124,48 +121,17 @@ def read_targets(path: str | os.PathLike, names: set[str]) -> dict[str, tuple[fl
     Raises:
         UserError: whatever is wrong with the table, with its line and column.
     """
-    rows = _read_rows(pathlib.Path(path))
-    if not rows:
-        raise UserError(
-            f"{path} is empty: its first line must be name,target or name,target,y_true"
-        )
-    (_, header), *rows = rows
-    header = [cell.strip() for cell in header]
-    if sorted(header) not in (["name", "target"], ["name", "target", "y_true"]):
-        raise UserError(
-            f'{path}, line 1: the columns are "{",".join(header)}": they must be name,target or '
-            "name,target,y_true, separated by commas"
-        )
-    targets, lines = {}, {}
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise UserError(
-                f"{path}, line {line}: {len(cells)} columns instead of {len(header)} "
-                f"({','.join(header)}): put names that hold a comma in double quotes"
-            )
-        row = dict(zip(header, cells, strict=True))
-        name = row["name"]
-        if name not in names:
-            raise UserError(
-                f'{path}, line {line}, column name: there is no image "{name}" in the folder: '
-                "write the name with its folders and suffix, or remove the line"
-            )
-        if name in lines:
-            raise UserError(
-                f'{path}, line {line}, column name: "{name}" is already in line {lines[name]}: '
-                "remove one of the two"
-            )
-        lines[name] = line
-        y_true = row.get("y_true", "").strip()
-        targets[name] = (
-            _number(row["target"], path, line, "target"),
-            _number(y_true, path, line, "y_true") if y_true else None,
-        )
-    return targets
+    return read_table(path, names, ["target"], optional=["y_true"])
 
 
-def _list_images(folder: pathlib.Path) -> list[str]:
-    """Sorted posix names of the images below a folder."""
+def list_images(folder: pathlib.Path) -> list[str]:
+    """Sorted posix names of the images in a folder and in the folders below it.
+
+    Files count by their suffix (`SUFFIXES`, in any case); hidden files and folders do not.
+
+    Raises:
+        UserError: no such folder, no image in it, a name that is not UTF-8.
+    """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}: set --config.data.path to a folder of images")
@@ -188,18 +154,21 @@ def _list_images(folder: pathlib.Path) -> list[str]:
             f"{folder} holds no image ({', '.join(SUFFIXES)}): set --config.data.path to a folder "
             "of images"
         )
-    names.sort()
-    by_stem: dict[str, str] = {}
     for name in names:
         if not _is_unicode(name):
             raise UserError(f"{folder} has a file name that is not UTF-8, {ascii(name)}: rename it")
+    return sorted(names)
+
+
+def _refuse_equal_stems(folder: pathlib.Path, names: list[str]) -> None:
+    by_stem: dict[str, str] = {}
+    for name in names:
         other = by_stem.setdefault(os.path.splitext(name)[0], name)
         if other != name:
             raise UserError(
                 f"{folder} has {other} and {name}, whose results would both be saved as "
                 f"{os.path.splitext(name)[0]}.png: rename one of them"
             )
-    return names
 
 
 def _is_unicode(name: str) -> bool:
@@ -234,8 +203,8 @@ def _oddities(image: Image.Image, image_size: int) -> list[str]:
     return oddities
 
 
-def _to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
-    """uint8 [image_size, image_size, 3] of any image that Pillow can turn into RGB."""
+def to_square_rgb(image: Image.Image, image_size: int) -> np.ndarray:
+    """Converts an image as `load_image` does: uint8 [image_size, image_size, 3]."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         # Pillow's own conversion would clip at 255 instead of scaling.
@@ -250,42 +219,6 @@ def _to_rgb(image: Image.Image, image_size: int) -> np.ndarray:
         image = image.crop((left, top, left + side, top + side))
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.array(image)
-
-
-def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
-    """Line numbers and cells of all lines that are not blank (",," is: spreadsheets write it)."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): check its permissions"
-        ) from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text: save the table as UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-    try:
-        return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {reader.line_num}: not a comma-separated table ({error}): mend the line"
-        ) from error
-
-
-def _number(cell: str, path: str | os.PathLike, line: int, column: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    # The networks compute in float32.
-    if not abs(value) <= _FLOAT32_MAX:
-        raise UserError(
-            f'{path}, line {line}, column {column}: "{cell}" is not a finite number: write one '
-            "like 0.25, or remove the line"
-        )
-    return value
 
 
 def _reason(error: Exception) -> str:

@@ -49,6 +49,8 @@ class Squares:
         UserError: unknown split, or a limit below 1.
     """
 
+    unit = None  # of the labels
+
     def __init__(self, split: str, limit: int | None = None):
         if split not in ("train", "validation"):
             raise UserError(

@@ -1,0 +1,40 @@
+"""Diff-AE-RE on your own images, with networks that you have trained on them.
+
+python explain.py --config configs/own_diffae.py --workdir out_own --config.data.path=IMAGES \
+    --config.targets=20,60 --config.method.threshold=2
+python -m eval.metrics --results out_own
+
+Targets and threshold are in the unit of your labels. The checkpoints are those that
+configs/train/diffae.py, regressor.py and oracle.py make in runs/.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.method = dict(
+        name="diffae-re",
+        inversion_steps=250,  # x -> x_T
+        decode_steps=10,  # T of every decoding
+        iterations=200,
+        learning_rate=0.002,  # of Adam on z_sem
+        threshold=0.05,  # success: |prediction - target| at most this; in the label's unit
+        distance_weight=0.0,  # lambda_d
+        distance="l1",
+        distance_space="latent",
+    )
+    config.generator = dict(checkpoint="runs/diffae/network")
+    config.regressor = dict(checkpoint="runs/regressor/best")
+    config.oracle = dict(checkpoint="runs/oracle/best")  # only eval.metrics asks it
+    config.data = dict(
+        name="folder",
+        path="",
+        limit=ml_collections.config_dict.placeholder(int),
+        convert=True,  # images of other sizes and modes are converted
+    )
+    config.targets = ""  # "20,60": every image gets every target; "": those of IMAGES/data.csv
+    config.batch_size = "4"  # changes no result; "auto": as many as fit into the memory
+    config.seed = 0
+    return config
