@@ -28,7 +28,7 @@ class ACREState:
         x: the input [H, W, C].
         x_adv: the attacked image x' [H, W, C].
         target: the reference value.
-        aim: what F_tau(x') is asked to read; moves off the target by what refinement undoes.
+        aim: what F_tau(x') is asked to read: the target, off by what refinement changes.
         best_miss: |prediction - target| of the best refined image so far.
         key: all randomness of this image.
         keep: [H, W, 1], 1 where the input stays; 0 everywhere before the first refinement.
@@ -67,8 +67,7 @@ class ACRE:
         threshold: success is |prediction - target| at most this, in the regressor's units.
         inpaint: dilated change (0 to 1) below which a pixel is kept.
         dilation: size of the dilation, odd.
-        unroll: unroll the denoising loop (CPU).
-        remat: recompute each denoising step in the backward pass.
+        remat: recompute each denoising step in the backward pass, see `noise_and_denoise`.
     """
 
     diffusion: Diffusion
@@ -81,8 +80,12 @@ class ACRE:
     threshold: float = 0.05
     inpaint: float = 0.15
     dilation: int = 5
-    unroll: bool = False
     remat: bool = False
+
+    @property
+    def loop_length(self) -> int:
+        """Turns of the denoising loop."""
+        return self.tau
 
     def init(self, params: Any, image: Array, target: Array, key: Array) -> ACREState:
         """Starts at the input; the reconstruction is one sample of F_tau(x)."""
@@ -124,12 +127,18 @@ class ACRE:
         _, y_hat, gradient = self.attack_gradient(
             params, state.x_adv, state.aim, noises, state.x, state.keep
         )
+        lost = ~jnp.isfinite(y_hat)  # no step leads back: the image is given up
+        # Once refined it has to come closer: F_tau is noisy, and a lucky sample is what failed.
+        tolerance = jnp.where(state.keep.any(), self.threshold / 2, self.threshold)
         moved = state.replace(
             x_adv=pgd_update(state.x_adv, gradient, self.step_size, self.gradient_floor),
             iteration=state.iteration + 1,
-            stopped=(jnp.abs(y_hat - state.aim) <= self.threshold)
-            | (state.iteration + 1 >= self.iterations),
+            stopped=(jnp.abs(y_hat - state.aim) <= tolerance)
+            | (state.iteration + 1 >= self.iterations)
+            | lost,
+            done=lost,
             result=state.result.replace(
+                y_final=jnp.where(lost, y_hat, state.result.y_final),
                 curve=state.result.curve.at[state.iteration].set(y_hat),
                 iterations=state.iteration + 1,
             ),
@@ -140,7 +149,8 @@ class ACRE:
         """Refines a stopped image and reads the result as it would be saved.
 
         If the refined image misses the target, PGD goes on with the mask fixed, on F_tau(x')
-        inside it and the input outside, and `aim` moved by the miss.
+        inside it and the input outside. It aims off the target by the difference between what it
+        read and what the refined image reads, and has to come twice as close.
         """
         dilated = dilate(change_mask(state.x, state.x_adv), self.dilation)
         keep = (dilated < self.inpaint).astype(state.x.dtype)
@@ -155,17 +165,17 @@ class ACRE:
             state.x_adv,
             keep,
             noises,
-            self.unroll,
         )
         image = quantize(image)
         y_final = self._read(params, image)
         miss = state.target - y_final
+        y_hat = state.result.curve[state.iteration - 1]
         refined = state.result.replace(image=image, y_final=y_final, mask=keep)
         result = select(jnp.abs(miss) < state.best_miss, refined, state.result)
         success = jnp.abs(result.y_final - state.target) <= self.threshold
         done = success | (state.iteration >= self.iterations)
         judged = state.replace(
-            aim=state.aim + miss,
+            aim=state.target + y_hat - y_final,
             best_miss=jnp.minimum(state.best_miss, jnp.abs(miss)),
             keep=keep,
             stopped=done,
@@ -207,9 +217,7 @@ class ACRE:
         def model(x_t: Array, t: Array) -> Array:
             return self._model(params, x_t, t)
 
-        x_0 = noise_and_denoise(
-            self.diffusion, model, 2 * x - 1, noises, unroll=self.unroll, remat=self.remat
-        )
+        x_0 = noise_and_denoise(self.diffusion, model, 2 * x - 1, noises, self.remat)
         return x_0 / 2 + 0.5
 
     def _model(self, params: Any, x_t: Array, t: Array) -> Array:
