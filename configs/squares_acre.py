@@ -20,6 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
         threshold=0.05,  # success: |prediction - target| at most this
         inpaint=0.15,  # dilated change below which a pixel is kept
         dilation=5,
+        remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
+        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
     )
     config.generator = dict(checkpoint="checkpoints/squares_ddpm")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")
@@ -32,6 +34,6 @@ def get_config() -> ml_collections.ConfigDict:
         convert=False,
     )
     config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
-    config.batch_size = 16
+    config.batch_size = "16"  # changes no result; "auto": as many as fit into the memory
     config.seed = 0
     return config

@@ -20,6 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
         distance_weight=0.0,  # lambda_d; the paper uses none on the squares
         distance="l1",
         distance_space="latent",
+        remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
+        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
     )
     config.generator = dict(checkpoint="checkpoints/squares_diffae")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")
@@ -32,6 +34,6 @@ def get_config() -> ml_collections.ConfigDict:
         convert=False,
     )
     config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
-    config.batch_size = 16
+    config.batch_size = "16"  # changes no result; "auto": as many as fit into the memory
     config.seed = 0
     return config

@@ -22,7 +22,7 @@ def explain(
     regressor: Network | Callable[[jax.Array], jax.Array],
     method: str = "ac-re",
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int | str = 16,
     **options: Any,
 ) -> Counterfactual:
     """Finds images near the given ones in which the regressor reads the target.
@@ -34,8 +34,9 @@ def explain(
         regressor: a network, or any differentiable JAX function from images [B, H, W, 3] in
             [0, 1] to predictions [B].
         method: "ac-re" (sparse edits of pixels) or "diffae-re" (richer edits of the semantic code).
-        seed: of all randomness; an image's result also depends on its position.
-        batch_size: images that are worked on at a time.
+        seed: of all randomness.
+        batch_size: images that are worked on at a time, which changes no result; "auto": as many
+            as fit into the memory.
         **options: hyper-parameters, see `counterfactual.build.build_method`.
 
     Returns:
@@ -65,7 +66,7 @@ def explain(
     params = {"generator": generator.variables, "regressor": variables}
     jobs = [Job(i, image, float(targets[i])) for i, image in enumerate(images)]
     results: list[Any] = [None] * len(jobs)
-    for finished in explain_all(built, params, jobs, min(batch_size, len(jobs)), seed):
+    for finished in explain_all(built, params, jobs, batch_size, seed, count=len(jobs)):
         results[finished.job.id] = finished.counterfactual
     return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
 

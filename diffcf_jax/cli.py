@@ -1,27 +1,36 @@
 """How the entry points start and fail: one sentence and an exit status, never a traceback."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 
-from diffcf_jax.errors import UserError
+from diffcf_jax.errors import Preempted, UserError
+
+_RUN_AGAIN = 75  # EX_TEMPFAIL
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and runs `main`.
 
     Wrong flags, unknown config keys and every `UserError` are told as `error: ...` on stderr with
-    exit status 2.
+    exit status 2. A run that ends before its work is done exits with status 75: the same command
+    continues it.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save
 
     def guarded(argv: list[str]) -> None:
         try:
+            _keep_compiled_programs()
             main(argv)
         except UserError as error:
             _fail(error)
+        except Preempted as error:
+            print(error, file=sys.stderr)
+            sys.exit(_RUN_AGAIN)
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -40,7 +49,25 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _fail(error)
 
 
+def _keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, where JAX is not told of another one."""
+    import jax  # here, so that wrong flags are told at once
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "diffcf_jax" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
 def _fail(error: Exception | str) -> None:
-    message = " ".join(line.strip() for line in str(error).splitlines())
+    lines = str(error).splitlines()
+    # Ours are one sentence, or a list that is laid out; foreign ones wrap where they like.
+    message = "\n".join(lines) if isinstance(error, UserError) else " ".join(map(str.strip, lines))
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

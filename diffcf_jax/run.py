@@ -1,26 +1,44 @@
 """Explains a data set into a folder: what explain.py does."""
 
 import collections
-import math
+import contextlib
+import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tqdm
 
+from diffcf_jax import parallel
+from diffcf_jax.counterfactual.aot import Estimate, compile_only
 from diffcf_jax.counterfactual.build import build_method
-from diffcf_jax.counterfactual.engine import Finished, Job, explain_all
-from diffcf_jax.data.folder import ImageFolder
+from diffcf_jax.counterfactual.engine import Finished, Job, Statistics, explain_all
+from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.data.record import Record
-from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.inputs import load_networks, open_data, parse_targets
+from diffcf_jax.preemption import termination
 from diffcf_jax.report.html import write_report
-from diffcf_jax.report.results import ResultWriter, read_results, result_key
-from diffcf_jax.report.summary import environment, summarise, write_summary
+from diffcf_jax.report.log import read_results, result_key, write_results
+from diffcf_jax.report.progress import Progress
+from diffcf_jax.report.results import ResultWriter
+from diffcf_jax.report.summary import (
+    engine_figures,
+    environment,
+    read_engine_figures,
+    summarise,
+    write_summary,
+)
+from diffcf_jax.report.workdir import (
+    check_config,
+    check_shared,
+    fingerprint,
+    locked,
+    start_over,
+    write_config,
+)
 from diffcf_jax.units import Unit, unit_of
 
 
@@ -31,14 +49,16 @@ def run(
     regressor: Mapping[str, Any],
     data: Mapping[str, Any],
     targets: str,
-    batch_size: int,
+    batch_size: int | str,
     seed: int,
     oracle: Mapping[str, Any] | None = None,
+    from_scratch: bool = False,
 ) -> tuple[Path, list[str]]:
     """Explains every image of a data set for every target.
 
-    What a workdir already holds is not computed again. An image that cannot be read gets a line
-    with its error, and the others go on.
+    What a workdir already holds is not computed again. An image that cannot be read or whose
+    prediction is not finite gets a line with its error, and the others go on. Each process of a
+    run of several explains its share; process 0 puts the results together when all are done.
 
     Args:
         workdir: gets results.jsonl, images, summary.json, summary.csv and report.html.
@@ -47,15 +67,18 @@ def run(
         regressor: `checkpoint`, a network directory.
         data: `name`, `path`, `limit`, `convert`.
         targets: numbers separated by commas, in the label's unit; "" takes the data set's own.
-        batch_size: images that are worked on at a time.
+        batch_size: images that a process works on at a time, or "auto", see `explain_all`.
         seed: of all randomness.
         oracle: `checkpoint` of a second regressor; only recorded, for `eval.metrics`.
+        from_scratch: remove the results that the workdir holds first.
 
     Returns:
-        The path of report.html, and what was wrong with each image that could not be explained.
+        The path of report.html, and what was wrong with each image that could not be explained;
+        other processes than 0 know of no such image.
 
     Raises:
         UserError: whatever is wrong with the config, a checkpoint or the workdir.
+        Preempted: the run was told to stop; what is finished is on disk.
     """
     start = time.monotonic()
     config = {
@@ -63,69 +86,176 @@ def run(
         "oracle": dict(oracle or {}), "data": dict(data), "targets": targets,
         "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
-    if batch_size < 1:
-        raise UserError(f"config.batch_size={batch_size} must be at least 1.")
+    config["batch_size"] = slots = _parse_batch_size(batch_size)
     wanted = parse_targets(targets)
-    generator_net, regressor_net = load_networks(generator, regressor)
+    built, params, unit, image_size = _load_method(method, generator, regressor, oracle)
+    config["regressor"]["unit"] = unit.name  # of all values in the results
+    records = open_data(data, image_size)
+    networks = {role: fingerprint(variables) for role, variables in params.items()}
+
+    statistics = Statistics()
+    with (
+        _folder(workdir, {**config, "networks": networks}, from_scratch),
+        _writer(workdir, records.names, several_targets=len(wanted) > 1) as writer,
+    ):
+        todo = _todo(records.names, wanted, writer.finished())
+        parallel.wait_for_all("the results are read")
+        share = todo[parallel.process_index() :: parallel.process_count()]
+        done = len(records.names) * max(1, len(wanted)) - len(todo)
+        with (
+            Progress(done, done + len(share), silent=parallel.process_index() > 0) as progress,
+            ThreadPoolExecutor(4) as threads,
+            termination() as check,
+        ):
+            jobs = _jobs(records, share, unit, writer, progress, check)
+            saves: collections.deque[Future] = collections.deque()
+
+            def on_step(misses: np.ndarray) -> None:
+                progress.on_step(unit.scale * misses)
+                check()
+
+            for finished in explain_all(
+                built, params, jobs, slots, seed, on_step, len(share), statistics, progress.tell
+            ):
+                saves.append(threads.submit(_save, writer, finished, unit, method["threshold"]))
+                progress.finished(bool(finished.counterfactual.success))
+                while saves and saves[0].done():
+                    saves.popleft().result()  # a full disk stops the run
+            for save in saves:
+                save.result()
+        parts = parallel.gather("all is done", dataclasses.asdict(statistics))
+        report = workdir / "report.html"
+        if parallel.process_index() > 0:
+            return report, []
+        rows = read_results(workdir)
+        write_results(workdir, rows)
+        summary = summarise(rows, config, time.monotonic() - start, environment())
+        summary["engine"] = engine_figures(parts) or read_engine_figures(workdir)
+        write_summary(workdir, summary)
+        return write_report(workdir), [row["error"] for row in rows if "error" in row]
+
+
+def compile_for(
+    topology: str,
+    method: Mapping[str, Any],
+    generator: Mapping[str, Any],
+    regressor: Mapping[str, Any],
+    batch_size: int | str,
+    oracle: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> Estimate:
+    """Compiles a run's iteration for a TPU pod that is not there, and estimates its speed.
+
+    Args:
+        topology: such as "v5e:16x16", see `compile_only`.
+        method: as in `run`.
+        generator: as in `run`.
+        regressor: as in `run`.
+        batch_size: images on all chips together; "auto": one on each.
+        oracle: as in `run`.
+
+    Raises:
+        UserError: the config, a checkpoint or the topology does not serve.
+    """
+    slots = _parse_batch_size(batch_size)
+    built, params, _, size = _load_method(method, generator, regressor, oracle)
+    shape = (size, size, 3)
+    precision = method.get("precision", "float32")
+    return compile_only(built, params, shape, 1 if slots == "auto" else slots, topology, precision)
+
+
+def _load_method(
+    method: Mapping[str, Any],
+    generator: Mapping[str, Any],
+    regressor: Mapping[str, Any],
+    oracle: Mapping[str, Any] | None,
+) -> tuple[Method, dict[str, Any], Unit, int]:
+    """The method, its params, the unit of the regressor and the size of the images."""
+    generator_net, regressor_net = load_networks(generator, regressor, oracle)
     unit = unit_of(regressor_net.description, regressor)
-    records = open_data(data, generator_net.description["image_size"])
     options = {key: value for key, value in method.items() if key != "name"}
-    threshold = options["threshold"]
-    options["threshold"] = threshold / unit.scale
+    options["threshold"] /= unit.scale
     built = build_method(method["name"], generator_net, regressor_net.module.apply, options)
     params = {"generator": generator_net.variables, "regressor": regressor_net.variables}
+    return built, params, unit, generator_net.description["image_size"]
 
-    with (
-        ResultWriter(workdir, records.names, several_targets=len(wanted) > 1) as writer,
-        _Progress(len(records.names) * max(1, len(wanted))) as progress,
-        ThreadPoolExecutor(4) as threads,
-    ):
-        jobs = _jobs(records, wanted, unit, writer, progress)
-        saves: collections.deque[Future] = collections.deque()
-        for finished in explain_all(built, params, jobs, batch_size, seed, progress.on_step):
-            saves.append(threads.submit(_save, writer, finished, unit, threshold))
-            progress.finished(bool(finished.counterfactual.success))
-            while saves and saves[0].done():
-                saves.popleft().result()  # a full disk stops the run
-        for save in saves:
-            save.result()
-    rows = read_results(workdir)
-    summary = summarise(rows, config, time.monotonic() - start, environment())
-    write_summary(workdir, summary)
-    return write_report(workdir), [row["error"] for row in rows if "error" in row]
+
+def _parse_batch_size(batch_size: int | str) -> int | str:
+    if batch_size == "auto":
+        return batch_size
+    try:
+        number = int(batch_size)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise UserError(f"config.batch_size={batch_size} must be at least 1, or auto.")
+    return number
+
+
+@contextlib.contextmanager
+def _folder(workdir: Path, made_with: Mapping[str, Any], from_scratch: bool) -> Iterator[None]:
+    """Process 0 prepares the folder and keeps it for this run; the others look at it after that."""
+    if parallel.process_index() > 0:
+        yield
+        return
+    with locked(workdir):
+        if from_scratch:
+            start_over(workdir)
+        check_config(workdir, made_with)
+        write_config(workdir, made_with)
+        yield
+
+
+@contextlib.contextmanager
+def _writer(workdir: Path, names: Sequence[str], several_targets: bool) -> Iterator[ResultWriter]:
+    """This process's writer; that of process 0 tidies the folder up before the others come."""
+    if parallel.process_index() > 0:
+        parallel.wait_for_all("the folder is ready")
+        check_shared(workdir)
+    with ResultWriter(workdir, names, several_targets, parallel.process_index()) as writer:
+        if parallel.process_index() == 0:
+            parallel.wait_for_all("the folder is ready")
+        yield writer
+
+
+def _todo(
+    names: Sequence[str], targets: list[float], finished: set[tuple[str, float]]
+) -> list[tuple[int, float | None]]:
+    """Positions and targets of what is not finished; None is the data set's own target."""
+    if targets:
+        return [
+            (i, target)
+            for i, name in enumerate(names)
+            for target in targets
+            if result_key(name, target) not in finished
+        ]
+    explained = {name for name, _ in finished}
+    return [(i, None) for i, name in enumerate(names) if name not in explained]
 
 
 def _jobs(
-    records: Squares | ImageFolder,
-    targets: list[float],
+    records: Any,
+    todo: Sequence[tuple[int, float | None]],
     unit: Unit,
     writer: ResultWriter,
-    progress: "_Progress",
+    progress: Progress,
+    check: Callable[[], None],
 ) -> Iterator[Job]:
-    """What is left to do; images that cannot be read are written off on the way."""
-    finished = writer.finished()
-    done_ids = {id for id, _ in finished}
-    for i, name in enumerate(records.names):
-        if not targets and i in done_ids:  # the data set's own target is the only one
-            progress.skipped()
-            continue
-        left = [target for target in targets if result_key(i, target) not in finished]
-        for _ in range(len(targets) - len(left)):
-            progress.skipped()
-        if targets and not left:
-            continue
+    """Reads what is to do; images that cannot be read are written off on the way."""
+    record: Record | None = None
+    for i, target in todo:
+        check()
         try:
-            record = records[i]
-            if not targets:
-                left = [_own_target(record)]
+            if record is None or record.id != i:
+                record = records[i]
+            aim = _own_target(record) if target is None else target
         except UserError as error:
-            for target in left or [None]:
-                writer.save_error(i, name, target, str(error))
-                progress.failed()
+            writer.save_error(i, records.names[i], target, str(error))
+            progress.failed()
+            record = None
             continue
         image = record.image.astype(np.float32) / 255
-        for target in left:
-            yield Job(record.id, image, unit.normalise(target), (record, target))
+        yield Job(record.id, image, unit.normalise(aim), (record, aim))
 
 
 def _own_target(record: Record) -> float:
@@ -151,41 +281,4 @@ def _save(writer: ResultWriter, finished: Finished, unit: Unit, threshold: float
             f"the saved image misses the target by more than {threshold:g} "
             f"{unit.name + ' ' if unit.name else ''}after {int(found.iterations)} iterations"
         )
-    writer.save(record, target, found, finished.seconds, reason)
-
-
-class _Progress:
-    """The progress bar: images done, mean |y^ - y~| of those in work, success so far, time left."""
-
-    def __init__(self, total: int):
-        self._bar = tqdm.tqdm(total=total, unit="image", dynamic_ncols=True, smoothing=0.05)
-        self._successes = self._results = self.failures = 0
-        self._miss = math.nan
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def on_step(self, misses: np.ndarray) -> None:
-        self._miss = float(misses.mean())
-        self._show()
-
-    def finished(self, success: bool) -> None:
-        self._results += 1
-        self._successes += success
-        self._show()
-        self._bar.update()
-
-    def failed(self) -> None:
-        self.failures += 1
-        self._bar.update()
-
-    def skipped(self) -> None:
-        self._bar.update()
-        self._bar.initial += 1  # not counted into the time left
-
-    def _show(self) -> None:
-        success = f"{self._successes}/{self._results}"
-        self._bar.set_postfix_str(f"|y-target| {self._miss:.3f}, success {success}")
+    writer.save(record, target, found, finished.seconds, reason, unit.name)

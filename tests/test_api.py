@@ -16,7 +16,7 @@ def generator(tmp_path_factory):
     return load_network(tiny.save(tmp_path_factory.mktemp("ddpm") / "network", tiny.DDPM))
 
 
-OPTIONS = {"iterations": 15, "step_size": 0.02, "tau": 2, "threshold": 0.02, "unroll": False}
+OPTIONS = {"iterations": 15, "step_size": 0.02, "tau": 2, "threshold": 0.02}
 
 
 def test_any_function_is_a_regressor(generator):

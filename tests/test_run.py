@@ -1,12 +1,18 @@
 import json
+import resource
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from diffcf_jax import run as run_module
+from diffcf_jax.checkpoint.network import init_variables
+from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import parse_targets
-from diffcf_jax.report.results import read_results
+from diffcf_jax.report.log import read_results
+from diffcf_jax.report.workdir import locked
 from diffcf_jax.run import run
 from tests import tiny
 
@@ -15,7 +21,7 @@ from tests import tiny
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     return {
-        "method": {"name": "ac-re", "iterations": 3, "tau": 2, "threshold": 0.05, "unroll": False},
+        "method": {"name": "ac-re", "iterations": 3, "tau": 2, "threshold": 0.05},
         "generator": {"checkpoint": tiny.save(folder / "ddpm", tiny.DDPM)},
         "regressor": {"checkpoint": tiny.save(folder / "regressor", tiny.REGRESSOR)},
         "oracle": {"checkpoint": ""},
@@ -47,10 +53,15 @@ def test_squares_and_again(tmp_path, config):
         assert (row["reason"] is None) == row["success"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["n"] == 3 and summary["config"]["method"]["tau"] == 2
+    engine = summary["engine"]
+    assert engine["images"] == 3 and 0 < engine["useful_fraction"] <= 1
+    assert engine["images_per_second"] > 0 and engine["compile_seconds"] > 0
+    assert engine["flop_utilisation"] is None  # nobody knows the peak of a CPU
     # The same command again computes nothing, a longer one only what is new.
     before = (tmp_path / "results.jsonl").read_bytes()
-    run(tmp_path, **config)
+    run(tmp_path, **{**config, "batch_size": "1"})
     assert (tmp_path / "results.jsonl").read_bytes() == before
+    assert json.loads((tmp_path / "summary.json").read_text())["engine"] == engine
     run(tmp_path, **{**config, "data": {**config["data"], "limit": 4}})
     after = (tmp_path / "results.jsonl").read_bytes()
     assert after.startswith(before) and len(read_results(tmp_path)) == 4
@@ -69,6 +80,85 @@ def test_folder_with_targets_and_a_bad_image(tmp_path, config):
     assert done == {(f"image{i}.png", target) for i in range(3) for target in (0.2, 0.8)}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["errors"] == 2
     assert "bad.png" in report.read_text()
+
+
+def test_another_config_is_refused_in_the_same_folder(tmp_path, config):
+    run(tmp_path, **config)
+    before = (tmp_path / "results.jsonl").read_bytes()
+    other = {**config, "seed": 5, "method": {**config["method"], "tau": 1}}
+    with pytest.raises(UserError, match=r"method\.tau \(2 there, 1 here\); seed \(0 there, 5 here"):
+        run(tmp_path, **other)
+    with pytest.raises(UserError, match="targets"):
+        run(tmp_path, **{**config, "targets": "0.5"})
+    network = tiny.save(tmp_path / "network", tiny.REGRESSOR, seed=1)
+    with pytest.raises(UserError, match=r"networks\.regressor"):
+        run(tmp_path, **{**config, "regressor": {"checkpoint": network}})
+    (tmp_path / "cf" / "mine.png").write_bytes(b"not of this run")
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+    data = {**config["data"], "limit": 1}
+    run(tmp_path, **{**other, "data": data}, from_scratch=True)
+    (row,) = read_results(tmp_path)
+    assert row["id"] == 0
+    pictures = {path.name for path in (tmp_path / "cf").iterdir()}
+    assert pictures == {"lower_000.png", "mine.png"}
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"holds results, but no config\.json"):
+        run(tmp_path, **config)
+
+
+def test_one_run_at_a_time(tmp_path, config):
+    with (
+        locked(tmp_path),
+        pytest.raises(UserError, match="Another run works in"),
+    ):
+        run(tmp_path, **config)
+
+
+def test_a_full_disk_stops_the_run_and_a_rerun_goes_on(tmp_path, config):
+    config = {**config, "data": {**config["data"], "limit": 24}}
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13_000, old[1]))  # the log grows out of it
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*free some space"):
+            run(tmp_path, **config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    before = read_results(tmp_path)
+    assert 0 < len(before) < 24
+    run(tmp_path, **config)
+    rows = read_results(tmp_path)
+    assert rows[: len(before)] == before
+    assert sorted(row["id"] for row in rows) == list(range(24))
+
+
+def test_a_folder_that_vanishes_and_comes_back(tmp_path, config, monkeypatch):
+    data = folder_of_images(tmp_path / "images", 8)
+    config = {**config, "data": data, "targets": "0.5", "batch_size": 1}
+    save = run_module._save
+
+    def save_and_move(*arguments):
+        save(*arguments)
+        if (tmp_path / "images").exists():
+            (tmp_path / "images").rename(tmp_path / "gone")
+
+    monkeypatch.setattr(run_module, "_save", save_and_move)
+    _, errors = run(tmp_path / "out", **config)
+    assert 0 < len(errors) < 8 and all("image" in error for error in errors)
+    (tmp_path / "gone").rename(tmp_path / "images")
+    monkeypatch.undo()
+    _, errors = run(tmp_path / "out", **config)
+    assert errors == []
+    assert sorted(row["id"] for row in read_results(tmp_path / "out")) == list(range(8))
+
+
+def test_a_prediction_that_is_not_finite(tmp_path, config):
+    broken = init_variables(tiny.REGRESSOR, jax.random.key(0))
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), broken)
+    save_network(tmp_path / "regressor", tiny.REGRESSOR, broken)
+    regressor = {"checkpoint": str(tmp_path / "regressor")}
+    _, errors = run(tmp_path / "out", **{**config, "regressor": regressor})
+    assert len(errors) == 3 and all("not finite" in error for error in errors)
 
 
 def test_data_csv_and_images_without_a_target(tmp_path, config):
@@ -100,10 +190,20 @@ def test_wrong_configs(tmp_path, config):
         run(tmp_path / "file" / "out", **config)
 
 
-def test_parse_targets():
-    assert parse_targets("") == []
-    assert parse_targets("0.2, -3,1e2") == [0.2, -3.0, 100.0]
-    assert parse_targets("(0.5)") == [0.5]
-    for text in ("nan", "inf", "a", "0.1;0.2"):
-        with pytest.raises(UserError, match="not a finite number"):
-            parse_targets(text)
+def test_values_are_in_the_configs_unit(tmp_path, config):
+    years = {**config["regressor"], "unit": "years", "mean": 0.0, "scale": 100.0}
+    method = {**config["method"], "threshold": 5.0}
+    config = {**config, "data": {**config["data"], "limit": 1}, "targets": "60"}
+    report, _ = run(tmp_path / "years", **{**config, "method": method, "regressor": years})
+    run(tmp_path / "plain", **{**config, "targets": "0.6"})
+    (row,), (plain,) = (read_results(tmp_path / name) for name in ("years", "plain"))
+    assert (row["unit"], row["target"], plain["unit"]) == ("years", 60.0, None)
+    # The same run, told in another unit
+    for key in ("y_initial", "y_final"):
+        assert row[key] == pytest.approx(100 * plain[key], rel=1e-5)
+    assert row["curve"] == pytest.approx([100 * y for y in plain["curve"]], rel=1e-5)
+    assert row["success"] == plain["success"] and row["iterations"] == plain["iterations"]
+    assert "more than 5 years after" in (row["reason"] or "more than 5 years after")
+    summary = json.loads((tmp_path / "years" / "summary.json").read_text())
+    assert summary["metrics"]["final_error"]["unit"] == "years"
+    assert "Target (years)" in report.read_text()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from diffcf_jax.checkpoint.network import Network
@@ -14,6 +15,8 @@ from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
 
 METHODS = {"ac-re": "ddpm", "diffae-re": "diffae"}
+REMAT = ("none", "step", "block")
+PRECISION = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 def build_method(
@@ -26,7 +29,12 @@ def build_method(
         generator: a DDPM for AC-RE, a Diff-AE for Diff-AE-RE.
         regressor: (variables, images [B, H, W, 3] in [0, 1]) -> [B].
         options: attributes of `ACRE` and `respacing`; or attributes of `DiffAERE` with
-            `inversion_steps`, `decode_steps` and `learning_rate`.
+            `inversion_steps`, `decode_steps` and `learning_rate`; and for both
+            `remat`, what a gradient recomputes to save memory: "none", each denoising "step" or
+            within it each "block" of the network; and
+            `precision`, that of the generator: "float32" or "bfloat16". Parameters, norms,
+            softmax, the network's output and everything outside of it are float32 always, and
+            off the CPU JAX is told to multiply float32 numbers in full precision.
 
     Raises:
         UserError: the name, an option, or the kind of the generator does not fit.
@@ -39,10 +47,16 @@ def build_method(
             f"but generator.checkpoint is a {generator.kind}."
         )
     options = dict(options)
-    # XLA runs loop bodies slowly on CPU, and compiles unrolled ones slowly elsewhere.
-    options.setdefault("unroll", jax.default_backend() == "cpu")
+    remat, precision = options.pop("remat", "step"), options.pop("precision", "float32")
+    for key, value, known in (("remat", remat, REMAT), ("precision", precision, PRECISION)):
+        if value not in known:
+            raise UserError(f"Unknown config.method.{key}={value!r}; choose {', '.join(known)}.")
+    options["remat"] = remat != "none"
+    if jax.default_backend() != "cpu":
+        # GPUs and TPUs multiply float32 numbers in fewer bits unless they are told not to.
+        jax.config.update("jax_default_matmul_precision", "float32")
     diffusion = generator.description["diffusion"]
-    module = generator.module
+    module = generator.module.clone(dtype=PRECISION[precision], remat=remat == "block")
     try:
         if name == "ac-re":
             process = make_diffusion(**diffusion, respacing=options.pop("respacing", "50"))

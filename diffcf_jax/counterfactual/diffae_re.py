@@ -66,8 +66,7 @@ class DiffAERE:
         distance_weight: lambda_d, of |z - z_0| (or of the pixel distance).
         distance: "l1" or "l2".
         distance_space: "latent", or "pixel" for the distance to the input.
-        unroll: unroll the decoding loop (CPU).
-        remat: recompute each decoding step in the backward pass.
+        remat: recompute each decoding step in the backward pass, see `ddim.decode`.
     """
 
     encode: Callable[[Any, Array], Array]
@@ -81,8 +80,12 @@ class DiffAERE:
     distance_weight: float = 0.0
     distance: str = "l1"
     distance_space: str = "latent"
-    unroll: bool = False
     remat: bool = False
+
+    @property
+    def loop_length(self) -> int:
+        """Turns of the decoding loop."""
+        return self.decoding.num_timesteps
 
     def init(self, params: Any, image: Array, target: Array, key: Array) -> DiffAEREState:
         """Encodes the input into z_sem and x_T. The method draws no random number."""
@@ -124,7 +127,8 @@ class DiffAERE:
         hit = jnp.abs(y_hat - state.target) <= self.threshold
         seen = state.result.replace(image=image, y_final=y_hat, success=hit)
         better = jnp.abs(y_hat - state.target) <= jnp.abs(state.result.y_final - state.target)
-        result = select(better, seen, state.result).replace(
+        lost = ~jnp.isfinite(y_hat)  # no step leads back: the image is given up
+        result = select(better | lost, seen, state.result).replace(
             curve=state.result.curve.at[state.iteration].set(y_hat),
             iterations=state.iteration + 1,
         )
@@ -132,7 +136,7 @@ class DiffAERE:
             z=jnp.where(hit, state.z, state.z + updates),
             opt_state=select(hit, state.opt_state, opt_state),
             iteration=state.iteration + 1,
-            stopped=hit | (state.iteration + 1 >= self.iterations),
+            stopped=hit | lost | (state.iteration + 1 >= self.iterations),
             result=result,
         )
         return select(state.stopped, state, moved)
@@ -163,7 +167,7 @@ class DiffAERE:
 
     def render(self, params: Any, z: Array, x_T: Array) -> Array:
         """Decodes z and x_T into an image [H, W, C] in [0, 1], on the grid of uint8."""
-        x = ddim.decode(self.decoding, self._model(params, z), x_T, self.unroll, self.remat)
+        x = ddim.decode(self.decoding, self._model(params, z), x_T, self.remat)
         return quantize(x / 2 + 0.5)
 
     def _model(self, params: Any, z: Array) -> Callable[[Array, Array], Array]:

@@ -21,7 +21,10 @@ def change_mask(x: Array, x_adv: Array) -> Array:
     """
     change = jnp.sum(jnp.abs(x - x_adv), axis=-1, keepdims=True)
     largest = change.max()
-    return change / jnp.where(largest > 0, largest, 1)
+    divisor = jnp.broadcast_to(jnp.where(largest > 0, largest, 1), change.shape)
+    # Hidden from XLA, which would multiply by a rounded 1 / largest: a pixel at the threshold may
+    # be kept only where it is by an exact division.
+    return change / jax.lax.optimization_barrier(divisor)
 
 
 def dilate(mask: Array, size: int) -> Array:
@@ -37,7 +40,6 @@ def refine(
     x_adv: Array,
     keep: Array,
     noises: Array,
-    unroll: bool = False,
 ) -> Array:
     """Denoises x_adv from depth tau with the kept pixels pinned to the original.
 
@@ -53,7 +55,6 @@ def refine(
         keep: [H, W, 1], 1 where the original stays.
         noises: [2 tau, H, W, C], standard normal: one to noise x_adv, tau for the original, and
             one after each of the first tau - 1 steps.
-        unroll: unroll the loop into the program.
 
     Returns:
         [H, W, C] in [0, 1].
@@ -70,6 +71,6 @@ def refine(
     x_t = q_sample(diffusion, 2 * x_adv - 1, tau - 1, noises[0])
     step_noises = jnp.concatenate([noises[1 + tau :], jnp.zeros_like(noises[:1])])
     steps = (jnp.arange(tau - 1, -1, -1), noises[1 : 1 + tau], step_noises)
-    x_0, _ = jax.lax.scan(denoise, x_t, steps, unroll=unroll)
+    x_0, _ = jax.lax.scan(denoise, x_t, steps)
     x_0 = (1 - keep) * x_0 + keep * original
     return jnp.clip(x_0 / 2 + 0.5, 0, 1)

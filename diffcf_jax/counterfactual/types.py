@@ -60,7 +60,14 @@ class Method(Protocol):
     `params` is {"generator": variables, "regressor": variables}. No function looks at another
     image, and every draw comes from `key` and the iteration, so that the engine may batch, place
     and interrupt images as it likes.
+
+    Attributes:
+        iterations: steps at most.
+        loop_length: turns of the denoising loop within a step.
     """
+
+    iterations: int
+    loop_length: int
 
     def init(self, params: Any, image: Array, target: Array, key: Array) -> State:
         """Starts an image [H, W, C] in [0, 1] with its target."""

@@ -10,7 +10,12 @@ Array = jax.Array
 
 
 def ddim_step(
-    diffusion: Diffusion, output: Array, x_t: Array, t: Array | int, reverse: bool = False
+    diffusion: Diffusion,
+    output: Array,
+    x_t: Array,
+    t: Array | int,
+    reverse: bool = False,
+    clip: bool = True,
 ) -> Array:
     """One deterministic step (eta = 0), towards the image or, in `reverse`, towards x_T.
 
@@ -24,22 +29,24 @@ def ddim_step(
         x_t: [..., H, W, C].
         t: index into the respaced process.
         reverse: the direction.
+        clip: whether x_0 is known to lie in [-1, 1], as images do and codes do not.
     """
-    x_start = jnp.clip(predict_x_start(diffusion, x_t, t, output), -1, 1)
+    x_start = predict_x_start(diffusion, x_t, t, output)
+    if clip:
+        x_start = jnp.clip(x_start, -1, 1)
     eps = predict_eps(diffusion, x_t, t, x_start)
     table = diffusion.alphas_cumprod_next if reverse else diffusion.alphas_cumprod_prev
     alphas_cumprod = at(table, t, x_t)
     return jnp.sqrt(alphas_cumprod) * x_start + jnp.sqrt(1 - alphas_cumprod) * eps
 
 
-def invert(diffusion: Diffusion, model: Model, x: Array, unroll: bool = False) -> Array:
+def invert(diffusion: Diffusion, model: Model, x: Array) -> Array:
     """Encodes what z_sem leaves out: runs DDIM from the image x in [-1, 1] to its noise x_T.
 
     Args:
         diffusion: the respaced process; more steps reconstruct better.
         model: the conditional network with z_sem filled in.
         x: [..., H, W, C] in [-1, 1].
-        unroll: unroll the loop into the program.
 
     Returns:
         x_T, in shape of x.
@@ -48,12 +55,16 @@ def invert(diffusion: Diffusion, model: Model, x: Array, unroll: bool = False) -
     def step(x_t: Array, t: Array) -> tuple[Array, None]:
         return ddim_step(diffusion, model(x_t, diffusion.model_t(t)), x_t, t, reverse=True), None
 
-    x_T, _ = jax.lax.scan(step, x, jnp.arange(diffusion.num_timesteps), unroll=unroll)
+    x_T, _ = jax.lax.scan(step, x, jnp.arange(diffusion.num_timesteps))
     return x_T
 
 
 def decode(
-    diffusion: Diffusion, model: Model, x_T: Array, unroll: bool = False, remat: bool = False
+    diffusion: Diffusion,
+    model: Model,
+    x_T: Array,
+    remat: bool = False,
+    clip: bool = True,
 ) -> Array:
     """Runs DDIM from x_T to an image in [-1, 1]; the inverse of `invert` in the limit of steps.
 
@@ -61,18 +72,19 @@ def decode(
         diffusion: the respaced process.
         model: the conditional network with z_sem filled in; gradients flow through every step.
         x_T: [..., H, W, C].
-        unroll: unroll the loop into the program (fast on CPU, slow to compile).
-        remat: recompute each step in the backward pass (`jax.checkpoint`).
+        remat: recompute each step in the backward pass instead of keeping what it saw: the memory
+            of one step, for a third more work in the gradient.
+        clip: see `ddim_step`.
 
     Returns:
         The image, in shape of x_T.
     """
 
     def step(x_t: Array, t: Array) -> tuple[Array, None]:
-        return ddim_step(diffusion, model(x_t, diffusion.model_t(t)), x_t, t), None
+        return ddim_step(diffusion, model(x_t, diffusion.model_t(t)), x_t, t, clip=clip), None
 
     if remat:
         step = jax.checkpoint(step)
     timesteps = jnp.arange(diffusion.num_timesteps - 1, -1, -1)
-    x, _ = jax.lax.scan(step, x_T, timesteps, unroll=unroll)
+    x, _ = jax.lax.scan(step, x_T, timesteps)
     return x

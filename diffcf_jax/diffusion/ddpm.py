@@ -71,7 +71,6 @@ def noise_and_denoise(
     model: Model,
     x: Array,
     noises: Array,
-    unroll: bool = False,
     remat: bool = False,
 ) -> Array:
     """F_tau: noises an image to depth tau and denoises it again (Ha and Bender, 2025, eq. 9).
@@ -85,8 +84,8 @@ def noise_and_denoise(
         x: images [..., H, W, C] in [-1, 1].
         noises: [tau, *x.shape], standard normal: the first noises the image, the others follow
             the first tau - 1 denoising steps.
-        unroll: unroll the loop into the program (fast on CPU, slow to compile).
-        remat: recompute each denoising step in the backward pass (`jax.checkpoint`).
+        remat: recompute each denoising step in the backward pass instead of keeping what it saw:
+            the memory of one step, for a third more work in the gradient.
 
     Returns:
         The denoised images, not clipped.
@@ -103,5 +102,5 @@ def noise_and_denoise(
     steps = (jnp.arange(tau - 1, -1, -1), step_noises)
     if remat:
         denoise = jax.checkpoint(denoise)
-    x_0, _ = jax.lax.scan(denoise, x_t, steps, unroll=unroll)
+    x_0, _ = jax.lax.scan(denoise, x_t, steps)
     return x_0

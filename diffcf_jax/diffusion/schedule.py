@@ -32,6 +32,14 @@ def cosine_betas(steps: int, max_beta: float = 0.999) -> np.ndarray:
     return np.minimum(1 - np.array(ratios), max_beta)
 
 
+def constant_betas(steps: int, beta: float) -> np.ndarray:
+    """The same beta at every timestep, scaled by 1000/steps: [steps] float64.
+
+    Diff-AE's latent DPM is trained with 0.008 (Preechakul et al., 2022, and its code).
+    """
+    return np.full(steps, 1000 / steps * beta)
+
+
 def respaced_timesteps(steps: int, respacing: str) -> list[int]:
     """Chooses which timesteps of the original process a shorter one keeps.
 
@@ -151,7 +159,7 @@ def make_diffusion(
 
     Args:
         steps: length of the original process.
-        schedule: "linear" or "cosine".
+        schedule: "linear", "cosine", or "const" and a beta, such as "const0.008".
         respacing: see `respaced_timesteps`.
         predict: "eps", "x_start" or "v".
         variance: "learned_range", "fixed_small" or "fixed_large".
@@ -161,17 +169,39 @@ def make_diffusion(
         UserError: a name is unknown or the process cannot be respaced so.
     """
     for key, value, known in (
-        ("schedule", schedule, ("linear", "cosine")),
         ("predict", predict, ("eps", "x_start", "v")),
         ("variance", variance, ("learned_range", "fixed_small", "fixed_large")),
     ):
         if value not in known:
             raise UserError(f"Unknown diffusion {key} '{value}'; choose one of {', '.join(known)}.")
-    betas = linear_betas(steps) if schedule == "linear" else cosine_betas(steps)
-    timesteps = np.array(respaced_timesteps(steps, respacing))
-    kept = np.cumprod(1 - betas)[timesteps]
-    respaced_betas = 1 - kept / np.append(1.0, kept[:-1])
-    return Diffusion(respaced_betas, timesteps, steps, predict, variance, rescale_timesteps)
+    betas = _betas(schedule, steps)
+    full = Diffusion(betas, np.arange(steps), steps, predict, variance, rescale_timesteps)
+    return respace(full, respacing)
+
+
+def respace(diffusion: Diffusion, respacing: str) -> Diffusion:
+    """Keeps some timesteps of a process, with their noise levels; see `respaced_timesteps`."""
+    kept = np.array(respaced_timesteps(diffusion.num_timesteps, respacing))
+    alphas_cumprod = diffusion.alphas_cumprod[kept]
+    betas = 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
+    return dataclasses.replace(diffusion, betas=betas, timesteps=diffusion.timesteps[kept])
+
+
+def _betas(schedule: str, steps: int) -> np.ndarray:
+    if schedule == "linear":
+        return linear_betas(steps)
+    if schedule == "cosine":
+        return cosine_betas(steps)
+    try:
+        beta = float(schedule.removeprefix("const")) if schedule.startswith("const") else 0.0
+    except ValueError:
+        beta = 0.0
+    if not 0 < beta * 1000 / steps < 1:
+        raise UserError(
+            f"Unknown diffusion schedule '{schedule}'; choose linear, cosine or constB with a "
+            "beta B, such as const0.008."
+        )
+    return constant_betas(steps, beta)
 
 
 def at(constants: np.ndarray, t: Array | int, like: Array) -> Array:

@@ -11,7 +11,7 @@ from diffcf_jax.models.layers import (
     Downsample,
     GroupNorm,
     ResBlock,
-    conv3x3,
+    conv,
     space_to_depth,
     uniform_fan_in,
 )
@@ -66,7 +66,7 @@ class SemanticEncoder(nn.Module):
 
         widths = [int(mult * self.channels) for mult in self.channel_mult]
         h = space_to_depth(x, self.patch_size)
-        h = conv3x3(widths[0], self.dtype, "input_blocks_0_0")(h)
+        h = conv(widths[0], 3, self.dtype, "input_blocks_0_0")(h)
         index, downsampling = 1, 1
         for level, width in enumerate(widths):
             for _ in range(self.num_res_blocks):

@@ -13,7 +13,7 @@ from diffcf_jax.models.layers import (
     GroupNorm,
     ResBlock,
     Upsample,
-    conv3x3,
+    conv,
     depth_to_space,
     space_to_depth,
     timestep_embedding,
@@ -109,7 +109,7 @@ class UNet(nn.Module):
         # Down
         widths = [int(mult * self.channels) for mult in self.channel_mult]
         h = space_to_depth(x, self.patch_size)
-        h = conv3x3(widths[0], self.dtype, "input_blocks_0_0")(h)
+        h = conv(widths[0], 3, self.dtype, "input_blocks_0_0")(h)
         skips = [h]
         downsampling = 1
         for level, width in enumerate(widths):
@@ -153,5 +153,5 @@ class UNet(nn.Module):
 
         # Head
         h = nn.silu(GroupNorm(name="out_norm")(h))
-        h = conv3x3(self.out_channels * self.patch_size**2, name="out_conv", zeros=True)(h)
+        h = conv(self.out_channels * self.patch_size**2, name="out_conv", zeros=True)(h)
         return depth_to_space(h, self.patch_size)

@@ -4,6 +4,7 @@ The SVG elements carry classes and no colours: the style sheet of the report col
 light and a dark page.
 """
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,12 +74,15 @@ def curve_svg(curve: Sequence[float | None], target: float, threshold: float | N
     )
 
 
-def overview_svg(results: Sequence[Mapping[str, Any]], threshold: float | None = None) -> str:
+def overview_svg(
+    results: Sequence[Mapping[str, Any]], threshold: float | None = None, unit: str | None = None
+) -> str:
     """Prediction against target, before (hollow) and after (filled), one pair for each result.
 
     Args:
         results: lines of results.jsonl without errors.
         threshold: half height of the band around the diagonal that counts as success.
+        unit: of the values, named beside the axes.
 
     Returns:
         An <svg> element; empty text when there is nothing to draw.
@@ -121,9 +125,11 @@ def overview_svg(results: Sequence[Mapping[str, Any]], threshold: float | None =
             for x, y in points
         )
     middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
+    of_unit = f" ({html.escape(unit)})" if unit else ""
     parts.append(
-        f'<text class="x" x="{middle_x}" y="{bottom + 37}">target</text>'
-        f'<text class="x" transform="translate(12 {middle_y}) rotate(-90)">prediction</text>'
+        f'<text class="x" x="{middle_x}" y="{bottom + 37}">target{of_unit}</text>'
+        f'<text class="x" transform="translate(12 {middle_y}) rotate(-90)">'
+        f"prediction{of_unit}</text>"
     )
     return (
         '<svg class="overview" viewBox="0 0 480 320" role="img" aria-label="Prediction against '

@@ -7,7 +7,8 @@ import base64
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from diffcf_jax.errors import UserError
 from diffcf_jax.report.figures import curve_svg, overview_svg
 from diffcf_jax.report.files import read_image, strict_json, write_file
-from diffcf_jax.report.results import RESULTS, read_results
+from diffcf_jax.report.log import RESULTS, read_results
 from diffcf_jax.report.summary import Interval, distance
 
 # Images up to this size are embedded as they are and enlarged with sharp pixels; larger ones
@@ -55,13 +56,14 @@ _COLUMNS = [
     ("Iterations", "iterations", "number"),
     ("Curve", "seconds", "plot"),
 ]
+_IN_UNIT = ("Target", "Before", "After", "Distance")
 
 
 def write_report(workdir: str | Path, limit: int = 1000) -> Path:
     """Writes OUT/report.html from results.jsonl, summary.json and the saved images.
 
     The title is made of the method's name and the folder's; `config.method.threshold` is the
-    band of success in the figures.
+    band of success in the figures, and `config.regressor.unit` the unit of all predictions.
 
     Args:
         workdir: OUT, the folder of an explain.py run.
@@ -79,6 +81,8 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
     errors = [row for row in rows if "error" in row]
     method = config["method"]
     threshold = method["threshold"]
+    unit = config.get("regressor", {}).get("unit")
+    digits = _digits(row[key] for row in results for key in ("target", "y_initial", "y_final"))
     title = f"{_METHODS.get(method['name'], method['name'])} · {folder.resolve().name}"
     package = resources.files("diffcf_jax.report")
     page = (package / "report.html").read_text("utf-8")
@@ -87,13 +91,15 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
         "style": (package / "report.css").read_text("utf-8"),
         "script": (package / "report.js").read_text("utf-8"),
         "lead": _lead(summary),
-        "summary": _summary_table(summary, threshold),
+        "summary": _summary_table(summary, _in_unit(f"{threshold:g}", unit), digits),
         "reasons": _reasons(summary["reasons"]),
-        "overview": overview_svg(results, threshold),
-        "band": f" The band is the success threshold, ±{threshold:g}.",
+        "overview": overview_svg(results, threshold, unit),
+        "band": f" The band is the success threshold, ±{_text(_in_unit(f'{threshold:g}', unit))}.",
         "count": _count(len(results), limit),
-        "head": "".join(_head_cell(*column) for column in _COLUMNS),
-        "rows": "\n".join(_gallery_row(folder, row, threshold) for row in results[:limit]),
+        "head": "".join(_head_cell(_title(title, unit), *rest) for title, *rest in _COLUMNS),
+        "rows": "\n".join(
+            _gallery_row(folder, row, threshold, unit, digits) for row in results[:limit]
+        ),
         "errors": _errors(errors),
         "versions": _pairs(summary["versions"]),
         "config": _text(strict_json(config, indent=2)),
@@ -137,13 +143,13 @@ def _lead(summary: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _summary_table(summary: Mapping[str, Any], threshold: float) -> str:
-    within = f"±{threshold:g} of the"
+def _summary_table(summary: Mapping[str, Any], threshold: str, digits: int) -> str:
+    within = f"±{threshold} of the"
     lines = []
     for name, interval in summary["metrics"].items():
         label, what = _METRICS.get(name, (name, ""))
         what = what.replace("{threshold}", within)
-        mean, low, high = (_metric(name, interval, key) for key in ("mean", "low", "high"))
+        mean, low, high = (_metric(name, interval, key, digits) for key in ("mean", "low", "high"))
         between = "" if interval["low"] is None else f"{low} to {high}"
         lines.append(
             f'<tr><th scope="row">{_text(label)}<small>{_text(what)}</small></th>'
@@ -152,12 +158,15 @@ def _summary_table(summary: Mapping[str, Any], threshold: float) -> str:
     return "\n".join(lines)
 
 
-def _metric(name: str, interval: Interval, key: str) -> str:
+def _metric(name: str, interval: Interval, key: str, digits: int) -> str:
     value = interval[key]
     if value is None:
         return "–"
     if name == "success_rate":
         return f"{100 * value:.1f}%"
+    if "unit" in interval:
+        number = f"{value:.{digits + 1}f}"
+        return number if key == "low" else _text(_in_unit(number, interval["unit"]))
     return f"{value:.1f}" if name in ("iterations", "seconds") else f"{value:.4f}"
 
 
@@ -177,6 +186,10 @@ def _count(total: int, limit: int) -> str:
     )
 
 
+def _title(title: str, unit: str | None) -> str:
+    return f"{title} ({_text(unit)})" if unit and title in _IN_UNIT else title
+
+
 def _head_cell(title: str, sort_by: str, kind: str) -> str:
     return (
         f'<th scope="col" class="{kind}"><button type="button" title="Sort by {sort_by}">'
@@ -184,10 +197,16 @@ def _head_cell(title: str, sort_by: str, kind: str) -> str:
     )
 
 
-def _gallery_row(folder: Path, row: Mapping[str, Any], threshold: float) -> str:
+def _gallery_row(
+    folder: Path, row: Mapping[str, Any], threshold: float, unit: str | None, digits: int
+) -> str:
+    def value_in_unit(value: float | None) -> str:
+        return _text(_in_unit(_value(value, digits), unit if value is not None else None))
+
     name = _text(row["name"])
     reason = f"<small>{_text(row['reason'])}</small>" if row["reason"] else ""
-    true_value = "" if row["y_true"] is None else f"<small>true {_value(row['y_true'])}</small>"
+    y_true = row["y_true"]
+    true_value = "" if y_true is None else f"<small>true {value_in_unit(y_true)}</small>"
     missed = distance(row["y_final"], row["target"])
     pictures = [
         ("input", "y_initial", "input"),
@@ -198,11 +217,13 @@ def _gallery_row(folder: Path, row: Mapping[str, Any], threshold: float) -> str:
     cells = [(row["name"], f'<button type="button" class="open">{name}</button>{true_value}')]
     for key, sort_key, what in pictures:
         image = _embed(folder / row[key], f"{what} of {name}")
-        what = "change" if key == "heatmap" else "predicted"
-        caption = f"<small>{what} {_value(row[sort_key])}</small>"
-        cells.append((row[sort_key], image + caption))
+        if key == "heatmap":
+            caption = f"change {_value(row[sort_key], 3)}"
+        else:
+            caption = f"predicted {value_in_unit(row[sort_key])}"
+        cells.append((row[sort_key], f"{image}<small>{caption}</small>"))
     numbers = [row["target"], row["y_initial"], row["y_final"], missed]
-    cells += [(value, _value(value)) for value in numbers]
+    cells += [(value, _value(value, digits)) for value in numbers]
     mark = "<b class=yes>yes</b>" if row["success"] else "<b class=no>no</b>"
     cells.append((int(row["success"]), mark + reason))
     cells.append((row["iterations"], str(row["iterations"])))
@@ -210,7 +231,7 @@ def _gallery_row(folder: Path, row: Mapping[str, Any], threshold: float) -> str:
     seconds = "" if row["seconds"] is None else f"<small>{row['seconds']:.1f} s</small>"
     cells.append((row["seconds"], curve + seconds))
     tags = "".join(  # data-v is what the column is sorted by
-        f'<td class="{kind}" data-label="{title}" '
+        f'<td class="{kind}" data-label="{_title(title, unit)}" '
         f'data-v="{"" if value is None else _text(str(value))}">{content}</td>'
         for (title, _, kind), (value, content) in zip(_COLUMNS, cells, strict=True)
     )
@@ -256,8 +277,18 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
-def _value(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _digits(values: Iterable[float | None]) -> int:
+    """Digits after the point that tell a thousandth of the largest value."""
+    largest = max((abs(value) for value in values if value is not None), default=1.0)
+    return min(max(3 - round(math.log10(largest or 1.0)), 0), 9)
+
+
+def _in_unit(number: str, unit: str | None) -> str:
+    return f"{number} {unit}" if unit else number
+
+
+def _value(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _text(text: str) -> str:

@@ -1,6 +1,6 @@
 """Results on disk: the images of every finished input, and one line for each in results.jsonl.
 
-    OUT/results.jsonl                 one strict JSON object a line (`ResultWriter.save`)
+    OUT/results.jsonl                 one strict JSON object a line (`ResultWriter.save`, `log`)
     OUT/input/NAME.png                the image that was explained, as the networks saw it
     OUT/reconstruction/NAME.png
     OUT/cf/NAME.png                   the counterfactual
@@ -12,7 +12,6 @@ also after a crash.
 """
 
 import collections
-import json
 import math
 import os
 import threading
@@ -33,30 +32,19 @@ from diffcf_jax.report.files import (
     to_uint8,
     write_file,
 )
+from diffcf_jax.report.log import key_of, log_path, read_results, result_key, write_results
 
 if TYPE_CHECKING:
     from diffcf_jax.counterfactual.types import Counterfactual
 
-RESULTS = "results.jsonl"
-
-_NUMBER = (int, float, type(None))
-_ERROR_KEYS = {"id": int, "name": str, "target": _NUMBER, "error": str}
-_RESULT_KEYS = {
-    **{"id": int, "name": str, "target": (int, float), "y_true": _NUMBER},
-    **{"y_initial": _NUMBER, "y_reconstruction": _NUMBER, "y_final": _NUMBER},
-    **{"success": bool, "iterations": int, "reason": (str, type(None))},
-    **{"pixel_change": _NUMBER, "seconds": _NUMBER, "curve": list},
-    **{"input": str, "reconstruction": str, "cf": str, "heatmap": str},
-    "square_mask": (str, type(None)),
-}
-
 
 class ResultWriter:
-    """Writes the results of one run; every method may be called from any thread.
+    """Writes the results of one process; every method may be called from any thread.
 
-    Opening a folder that already holds results continues it: finished lines stay, a line torn
-    by a crash goes, and so do `error` lines and lines whose images have been removed, because
-    those inputs are to be tried again.
+    Opening a folder that already holds results continues it. Process 0 tidies up first: finished
+    lines stay, those of other processes' logs move into results.jsonl, a line torn by a crash
+    goes, and so do `error` lines and lines whose images have been removed, because those inputs
+    are to be tried again. The other processes must open the folder after that.
 
     Args:
         workdir: the folder to write, made if it does not exist.
@@ -64,30 +52,41 @@ class ResultWriter:
             inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`).
         several_targets: whether an image can have more than one target; the target then becomes
             part of the file names (`a_target_0.2.png`), but for input/ and square_mask/.
+        process: which one this is; each has a log of its own.
 
     Raises:
-        UserError: the folder cannot be written, a name leads out of it, or results.jsonl is
-            broken.
+        UserError: the folder cannot be written, a name leads out of it, or a log is broken.
     """
 
-    def __init__(self, workdir: str | Path, names: Sequence[str], several_targets: bool = False):
+    def __init__(
+        self,
+        workdir: str | Path,
+        names: Sequence[str],
+        several_targets: bool = False,
+        process: int = 0,
+    ):
         self.workdir = Path(workdir)
         self._stems = _output_stems(list(names))
         self._several_targets = several_targets
         self._lock = threading.Lock()
         make_folder(self.workdir)
-        path = self.workdir / RESULTS
-        rows = read_results(workdir) if path.exists() else []
+        rows = read_results(workdir) if log_path(workdir, 0).exists() else []
         rows = [row for row in rows if "error" not in row and self._has_images(row)]
-        text = "".join(strict_json(row) + "\n" for row in rows)
-        write_file(path, text.encode())
-        self._finished = {result_key(row["id"], row["target"]) for row in rows}
+        self._path = log_path(workdir, process)
+        if process == 0:
+            ids = {name: i for i, name in enumerate(names)}  # a folder may have grown
+            rows = [{**row, "id": ids.get(row["name"], row["id"])} for row in rows]
+            write_results(workdir, rows)
+        elif not self._path.exists():
+            write_file(self._path, b"")
+        self._finished = {key_of(row) for row in rows}
+        self._owners = {row["cf"]: key_of(row) for row in rows}
         try:
-            self._log = os.open(path, os.O_WRONLY | os.O_APPEND)
+            self._log = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
-            raise cannot_write(path, error) from error
+            raise cannot_write(self._path, error) from error
 
-    def finished(self) -> set[tuple[int, float]]:
+    def finished(self) -> set[tuple[str, float]]:
         """Keys (`result_key`) of everything that is done and on disk, errors not included."""
         with self._lock:
             return set(self._finished)
@@ -99,6 +98,7 @@ class ResultWriter:
         counterfactual: "Counterfactual",
         seconds: float,
         reason: str | None = None,
+        unit: str | None = None,
     ) -> dict[str, Any]:
         """Writes the images of a finished input, then its line, and returns that line.
 
@@ -108,6 +108,7 @@ class ResultWriter:
             counterfactual: the result; images [H, W, 3] in [0, 1] are rounded to 8 bits.
             seconds: time spent on this image.
             reason: why it did not succeed, one sentence; None when it did.
+            unit: of the target and all predictions.
 
         Raises:
             UserError: an image holds a value that is not finite, or a file cannot be written.
@@ -123,9 +124,12 @@ class ResultWriter:
         }
         if record.mask is not None:
             images["square_mask"] = record.mask.astype(np.uint8) * 255
-        _, target = result_key(record.id, target)
+        _, target = result_key(record.name, target)
         stem = self._stems[record.name]
-        own_stem = f"{stem}_target_{target!r}" if self._several_targets else stem
+        key = (record.name, target)
+        # Without the target in its name, a file may be that of an earlier run with another one.
+        plain = not self._several_targets and self._owners.get(f"cf/{stem}.png", key) == key
+        own_stem = stem if plain else f"{stem}_target_{target!r}"
         paths = {}
         for folder, image in images.items():
             shared = folder in ("input", "square_mask")
@@ -141,6 +145,7 @@ class ResultWriter:
             "id": record.id,
             "name": record.name,
             "target": target,
+            "unit": unit,
             "y_true": _number(record.y),
             "y_initial": _number(counterfactual.y_initial),
             "y_reconstruction": _number(counterfactual.y_reconstruction),
@@ -172,7 +177,7 @@ class ResultWriter:
         return row
 
     def close(self) -> None:
-        """Closes results.jsonl; nothing can be saved afterwards."""
+        """Closes the log; nothing can be saved afterwards."""
         os.close(self._log)
 
     def __enter__(self) -> Self:
@@ -191,50 +196,13 @@ class ResultWriter:
                 os.fsync(self._log)
             except OSError as error:
                 os.ftruncate(self._log, size)  # half a line must not stay before the next one
-                raise cannot_write(self.workdir / RESULTS, error) from error
+                raise cannot_write(self._path, error) from error
             if "error" not in row:
-                self._finished.add(result_key(row["id"], row["target"]))
+                self._finished.add(key_of(row))
 
     def _has_images(self, row: dict[str, Any]) -> bool:
         keys = ["input", "reconstruction", "cf", "heatmap", "square_mask"]
         return all((self.workdir / row[key]).exists() for key in keys if row[key] is not None)
-
-
-def read_results(workdir: str | Path) -> list[dict[str, Any]]:
-    """Reads results.jsonl, checked line by line; a torn last line is left out.
-
-    Raises:
-        UserError: the file does not exist, or a line is broken.
-    """
-    path = Path(workdir) / RESULTS
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}; give the --workdir of an explain.py run"
-        ) from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip():
-                rows.append(_parse_line(line))
-        except ValueError as error:
-            if number == len(lines):
-                break  # no line end: a crash tore it
-            raise UserError(
-                f"{path} line {number} is broken ({error}): delete that line, and its image "
-                "will be explained again"
-            ) from error
-    return rows
-
-
-def result_key(id: int, target: float) -> tuple[int, float]:
-    """What identifies a result: the input's id, and the target as float32 knows it.
-
-    The target is the shortest decimal that float32 rounds to the same value, so that 0.2 is
-    0.2 whether it comes from a config or back from a float32 array.
-    """
-    return id, float(str(np.float32(target)))
 
 
 def _output_stems(names: list[str]) -> dict[str, str]:
@@ -260,20 +228,6 @@ def _output_stems(names: list[str]) -> dict[str, str]:
                 "rename one of them"
             )
     return stems
-
-
-def _parse_line(line: bytes) -> dict[str, Any]:
-    """Raises ValueError, as json and unicode errors are, saying what is wrong."""
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("it is not a JSON object")
-    for key, types in (_ERROR_KEYS if "error" in row else _RESULT_KEYS).items():
-        if key not in row:
-            raise ValueError(f'"{key}" is missing')
-        value = row[key]
-        if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
-            raise ValueError(f'"{key}" has the value {value!r}')
-    return row
 
 
 def _number(value: Any) -> float | None:

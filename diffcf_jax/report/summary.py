@@ -3,6 +3,7 @@
 import collections
 import csv
 import io
+import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -13,7 +14,8 @@ import numpy as np
 
 from diffcf_jax.report.files import strict_json, write_file
 
-Interval = dict[str, float | int | None]
+# "mean", "low", "high", "n", and "unit" where the values have one
+Interval = dict[str, float | int | str | None]
 
 
 def bootstrap_mean(
@@ -49,7 +51,7 @@ def summarise(
 
     Args:
         rows: lines of results.jsonl (`read_results`).
-        config: the whole config of the run.
+        config: the whole config of the run; `regressor.unit` is the unit of the labels.
         wall_seconds: time from start to end of the run.
         versions: `environment()`.
 
@@ -58,7 +60,7 @@ def summarise(
         `reasons` (why results did not succeed -> how many), and the arguments. The metrics:
         success_rate; initial_error |y_initial - target|; final_error |y_final - target|;
         reconstruction_gap |y_reconstruction - y_initial|; iterations; pixel_change, the mean
-        |x - x'| in [0, 1]; seconds for one image.
+        |x - x'| in [0, 1]; seconds for one image. The second to fourth are in the label's unit.
     """
     results = [row for row in rows if "error" not in row]
     failures = [row for row in results if not row["success"]]
@@ -72,10 +74,12 @@ def summarise(
         ],
         **{key: [row[key] for row in results] for key in ("iterations", "pixel_change", "seconds")},
     }
+    intervals = {name: bootstrap_mean(values) for name, values in metrics.items()}
+    in_unit = ("initial_error", "final_error", "reconstruction_gap")
     return {
         "n": len(results),
         "errors": len(rows) - len(results),
-        "metrics": {name: bootstrap_mean(values) for name, values in metrics.items()},
+        "metrics": with_unit(intervals, in_unit, config.get("regressor", {}).get("unit")),
         "reasons": dict(reasons.most_common()),
         "wall_seconds": wall_seconds,
         "versions": dict(versions),
@@ -84,7 +88,7 @@ def summarise(
 
 
 def write_summary(workdir: str | Path, summary: Mapping[str, Any]) -> None:
-    """Writes summary.json (everything) and summary.csv (metric,mean,low,high,n).
+    """Writes summary.json (everything) and summary.csv (metric,mean,low,high,n,unit).
 
     Raises:
         UserError: the folder cannot be written.
@@ -94,14 +98,68 @@ def write_summary(workdir: str | Path, summary: Mapping[str, Any]) -> None:
     write_file(folder / "summary.csv", metrics_csv(summary["metrics"]).encode())
 
 
+def with_unit(
+    metrics: Mapping[str, Interval], names: Sequence[str], unit: str | None
+) -> dict[str, Interval]:
+    """The metrics, with the unit in those that have one; None leaves them as they are."""
+    return {
+        name: {**interval, "unit": unit} if unit and name in names else dict(interval)
+        for name, interval in metrics.items()
+    }
+
+
 def metrics_csv(metrics: Mapping[str, Interval]) -> str:
-    """The text of a CSV file, metric,mean,low,high,n; empty fields where no value is known."""
+    """The text of a CSV file, metric,mean,low,high,n,unit; what is not known is left empty."""
     buffer = io.StringIO()
-    fields = ["metric", "mean", "low", "high", "n"]
+    fields = ["metric", "mean", "low", "high", "n", "unit"]
     writer = csv.DictWriter(buffer, fields, lineterminator="\n")
     writer.writeheader()
     writer.writerows({"metric": name, **interval} for name, interval in metrics.items())
     return buffer.getvalue()
+
+
+def engine_figures(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the engine did and how fast; None if there was nothing to do.
+
+    Args:
+        parts: `engine.Statistics` of each process, as dicts.
+
+    Returns:
+        `processes`; `slots`, images in work at a time; `images` that this run has explained;
+        `useful_fraction`, the slot-iterations that moved an image on among all of them;
+        `images_per_second` and `iterations_per_second` (of single images), without compilation;
+        `compile_seconds`; `flops_per_iteration` of one image; and `flop_utilisation`, the share
+        of the devices' peak in bfloat16 (None where the peak is not known). What a gradient
+        recomputes to save memory counts as an operation.
+    """
+    seconds = max(part["seconds"] for part in parts)
+    if not seconds or not any(part["images"] for part in parts):
+        return None
+    images, iterations, slots, all_iterations = (
+        sum(part[key] for part in parts)
+        for key in ("images", "iterations", "slots", "slot_iterations")
+    )
+    flops = max(part["flops"] for part in parts)
+    peak = sum(part["peak_flops"] or 0 for part in parts)
+    return {
+        "processes": len(parts),
+        "slots": slots,
+        "images": images,
+        "useful_fraction": iterations / all_iterations if all_iterations else None,
+        "images_per_second": images / seconds,
+        "iterations_per_second": iterations / seconds,
+        "compile_seconds": max(part["compile_seconds"] for part in parts),
+        "flops_per_iteration": flops,
+        "flop_utilisation": iterations * flops / seconds / peak if peak else None,
+    }
+
+
+def read_engine_figures(workdir: str | Path) -> dict[str, Any] | None:
+    """What an earlier run into the folder has written down; None if there was none."""
+    try:
+        return json.loads((Path(workdir) / "summary.json").read_text()).get("engine")
+    except (OSError, ValueError):
+        return None
 
 
 def distance(a: float | None, b: float | None) -> float | None:

@@ -15,6 +15,7 @@ from diffcf_jax.diffusion.schedule import (
     predict_x_start,
     q_posterior_mean,
     q_sample,
+    respace,
     respaced_timesteps,
     training_target,
 )
@@ -132,10 +133,24 @@ def test_the_network_sees_the_original_timesteps():
     assert rescaled.tolist() == [0, 42, 84, 124, 166]
 
 
+def test_constant_betas_of_the_latent_dpm():
+    np.testing.assert_allclose(make_diffusion(1000, "const0.008").betas, 0.008, rtol=1e-12)
+    np.testing.assert_allclose(make_diffusion(500, "const0.008").betas, 0.016, rtol=1e-12)
+
+
+def test_respacing_later_is_respacing_at_once():
+    full = make_diffusion(500, variance="fixed_small", predict="v", rescale_timesteps=True)
+    later, once = respace(full, "25"), make_diffusion(500, "linear", "25", "v", "fixed_small", True)
+    np.testing.assert_allclose(later.betas, once.betas, rtol=1e-12)
+    np.testing.assert_array_equal(later.timesteps, once.timesteps)
+    assert (later.variance, later.predict, later.rescale_timesteps) == ("fixed_small", "v", True)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"schedule": "quadratic"},
+        {"schedule": "const2"},
         {"predict": "mean"},
         {"variance": "learned"},
         {"respacing": "ddim300"},

@@ -1,5 +1,7 @@
 """The blocks of the networks, each against its definition in numpy."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from diffcf_jax.models.layers import (
     Upsample,
     avg_pool,
     depth_to_space,
+    same_conv,
     space_to_depth,
     timestep_embedding,
     upsample_nearest,
@@ -172,3 +175,34 @@ def test_resampling_outside_of_res_blocks():
         np.testing.assert_allclose(block.apply(variables, x), expected, atol=1e-5)
     np.testing.assert_array_equal(Downsample(with_conv=False).apply({}, x), avg_pool(x))
     np.testing.assert_array_equal(Upsample(with_conv=False).apply({}, x), upsample_nearest(x))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_convolution_has_the_gradients_of_jax(size):
+    x, kernel, weights = normal(0, 2, 6, 5, 4), normal(1, size, size, 4, 7), normal(2, 2, 6, 5, 7)
+
+    def plain(x, kernel):
+        dims = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dims)
+
+    def loss(conv, x, kernel):
+        return jnp.sum(weights * jnp.sin(conv(x, kernel)))
+
+    np.testing.assert_array_equal(same_conv(x, kernel), plain(x, kernel))
+    found, expected = (jax.grad(loss, (1, 2))(conv, x, kernel) for conv in (same_conv, plain))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_no_convolution_of_a_gradient_in_a_loop_is_transposed():
+    """XLA's CPU compiler has no fast program for such ones inside of loops."""
+    block = ResBlock(8, conditioned=False)
+    x = jnp.ones((1, 8, 8, 8))
+    variables = with_noise(block, x)
+
+    def loss(x):
+        loop = jax.lax.scan(lambda x, _: (block.apply(variables, x), None), x, None, length=3)
+        return jnp.sum(loop[0])
+
+    program = jax.jit(jax.grad(loss)).lower(x).compile().as_text()
+    assert set(re.findall(r"dim_labels=([^ ,]+)", program)) == {"b01f_01io->b01f"}

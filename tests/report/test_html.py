@@ -13,6 +13,7 @@ from PIL import Image
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.report import ResultWriter, read_results, summarise, write_report, write_summary
+from diffcf_jax.report.html import _digits
 
 EVIL = '<img src=x onerror="alert(1)">&.png'
 
@@ -90,6 +91,27 @@ def test_page_is_complete_and_self_contained(tmp_path):
     last = {a["data-label"]: a["data-v"] for _, a in page.tags if "data-label" in a}
     keys = ("Input", "Reconstruction", "Target", "Before", "After", "Success", "Iterations")
     assert [last[key] for key in keys] == ["0.1", "", "0.5", "0.1", "0.6", "1", "7"]
+
+
+def test_values_show_their_unit(tmp_path):
+    config = {"method": {"name": "ac-re", "threshold": 5.0}, "regressor": {"unit": "years <b>"}}
+    make_run(tmp_path, n=1, config=config)
+    page = Page(write_report(tmp_path).read_text())
+    content = " ".join("".join(page.text).split())
+    assert "predicted 0.100 years <b>" in content and "true 0.100 years <b>" in content
+    assert "predicted –" in content and "predicted – years" not in content
+    assert "within ±5 years <b> of the target" in content
+    assert "target (years <b>)" in content and "prediction (years <b>)" in content
+    assert "0.1000 years <b>" in content  # the mean distance to the target
+    labels = [a["data-label"] for _, a in page.tags if "data-label" in a]
+    assert labels[5:9] == [f"{x} (years <b>)" for x in ("Target", "Before", "After", "Distance")]
+
+
+@pytest.mark.parametrize(
+    ("values", "digits"), [([0.4, 0.9], 3), ([None, 81.0, -9.0], 1), ([5000.0], 0), ([0.002], 6)]
+)
+def test_digits_follow_the_size_of_the_values(values, digits):
+    assert _digits(values) == digits
 
 
 def test_small_images_are_embedded_exactly(tmp_path):

@@ -17,7 +17,8 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.report.figures import heatmap
 from diffcf_jax.report.files import read_image, strict_json, to_uint8
-from diffcf_jax.report.results import ResultWriter, read_results, result_key
+from diffcf_jax.report.log import read_results, result_key, write_results
+from diffcf_jax.report.results import ResultWriter
 
 
 def make_record(id=0, name="a.png", mask=None):
@@ -50,8 +51,8 @@ def test_saved_images_and_line_read_back(tmp_path):
     record = make_record(name="sub/b.jpg", mask=mask)
     counterfactual = make_counterfactual()
     with ResultWriter(tmp_path, ["a.png", "sub/b.jpg"]) as writer:
-        row = writer.save(record, np.float32(0.7), counterfactual, 1.23456)
-    assert read_results(tmp_path) == [row]
+        row = writer.save(record, np.float32(0.7), counterfactual, 1.23456, unit="years")
+    assert read_results(tmp_path) == [row] and row["unit"] == "years"
     folders = ["cf", "heatmap", "input", "reconstruction", "square_mask"]
     assert files(tmp_path) == [f"{f}/sub/b.png" for f in folders[:4]] + [
         "results.jsonl",
@@ -82,7 +83,7 @@ def test_several_targets_are_in_the_file_names(tmp_path):
     with ResultWriter(tmp_path, ["a.png"], several_targets=True) as writer:
         for target in (0.2, 0.8):
             writer.save(make_record(), target, make_counterfactual(), 1.0)
-        assert writer.finished() == {(0, 0.2), (0, 0.8)}
+        assert writer.finished() == {("a.png", 0.2), ("a.png", 0.8)}
     rows = read_results(tmp_path)
     assert [row["cf"] for row in rows] == ["cf/a_target_0.2.png", "cf/a_target_0.8.png"]
     assert {row["input"] for row in rows} == {"input/a.png"}
@@ -90,8 +91,8 @@ def test_several_targets_are_in_the_file_names(tmp_path):
 
 def test_a_target_is_the_same_in_either_precision():
     for value in (0.2, 0.8, 128 / 255, 37.0, 1e-5):
-        assert result_key(3, value) == result_key(3, float(np.float32(value)))
-    assert result_key(3, 0.2) == (3, 0.2)
+        assert result_key("a", value) == result_key("a", float(np.float32(value)))
+    assert result_key("a", 0.2) == ("a", 0.2)
 
 
 def test_names_that_differ_in_their_suffix_do_not_collide(tmp_path):
@@ -124,13 +125,13 @@ def test_rerun_keeps_what_is_finished_and_retries_the_rest(tmp_path):
         kept = writer.save(make_record(0, "a.png"), 0.5, make_counterfactual(), 1.0)
         lost = writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
         writer.save_error(2, "c.png", None, "cannot read c.png")
-        assert writer.finished() == {(0, 0.5), (1, 0.5)}
+        assert writer.finished() == {("a.png", 0.5), ("b.png", 0.5)}
     (tmp_path / lost["heatmap"]).unlink()
     with open(tmp_path / "results.jsonl", "a") as file:
         file.write('{"id": 7, "na')  # what a crash leaves
     assert [row["id"] for row in read_results(tmp_path)] == [0, 1, 2]
     with ResultWriter(tmp_path, names) as writer:
-        assert writer.finished() == {(0, 0.5)}
+        assert writer.finished() == {("a.png", 0.5)}
         assert read_results(tmp_path) == [kept]
         writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
     assert [row["id"] for row in read_results(tmp_path)] == [0, 1]
@@ -192,9 +193,61 @@ def test_threads_may_save_at_the_same_time(tmp_path):
 
         with ThreadPoolExecutor(8) as pool:
             rows = list(pool.map(save, jobs))
-        assert writer.finished() == {(i, target) for i, _, target in jobs}
+        assert writer.finished() == {(name, target) for _, name, target in jobs}
     assert sorted(map(str, read_results(tmp_path))) == sorted(map(str, rows))
     assert len(files(tmp_path)) == 1 + 3 * len(jobs) + len(names)  # no temporary file stays
+
+
+def test_another_target_takes_another_file(tmp_path):
+    for target in (0.2, 0.3, 0.2):
+        with ResultWriter(tmp_path, ["a.png"]) as writer:
+            if ("a.png", target) not in writer.finished():
+                writer.save(make_record(), target, make_counterfactual(), 1.0)
+    rows = read_results(tmp_path)
+    assert [row["cf"] for row in rows] == ["cf/a.png", "cf/a_target_0.3.png"]
+
+
+def test_a_folder_that_has_grown(tmp_path):
+    with ResultWriter(tmp_path, ["b.png"]) as writer:
+        writer.save(make_record(0, "b.png"), 0.5, make_counterfactual(), 1.0)
+    with ResultWriter(tmp_path, ["a.png", "b.png"]) as writer:
+        assert writer.finished() == {("b.png", 0.5)}
+        writer.save(make_record(0, "a.png"), 0.5, make_counterfactual(), 1.0)
+    assert [(row["id"], row["name"]) for row in read_results(tmp_path)] == [
+        (1, "b.png"),
+        (0, "a.png"),
+    ]
+
+
+def test_every_process_has_a_log_and_readers_see_one(tmp_path):
+    names = [f"{i}.png" for i in range(4)]
+
+    def open_writer(process):
+        return ResultWriter(tmp_path, names, process=process)
+
+    def save(writer, i):
+        return writer.save(make_record(i, names[i]), 0.5, make_counterfactual(i), 1.0)
+
+    with open_writer(0) as zero, open_writer(1) as one:
+        rows = [save(zero, 0), save(one, 1), save(one, 2)]
+        error = one.save_error(3, "3.png", None, "message")
+    assert read_results(tmp_path) == [*rows, error]
+    log = tmp_path / "results.1.jsonl"
+    before = log.read_bytes()
+    with open(log, "ab") as file:
+        file.write(b'{"id": 7, "na')  # what a crash leaves
+
+    # A run of one process goes on, and so would one of three.
+    with open_writer(0) as zero:
+        assert not log.exists()
+        assert zero.finished() == {(name, 0.5) for name in names[:3]}
+        rows.append(save(zero, 3))
+    assert read_results(tmp_path) == rows  # the error is made up for
+    log.write_bytes(before)  # a crash between writing the one and removing the other
+    assert read_results(tmp_path) == [rows[0], rows[3], rows[1], rows[2]]
+    write_results(tmp_path, read_results(tmp_path))
+    assert sorted(map(str, read_results(tmp_path))) == sorted(map(str, rows))
+    assert not log.exists()
 
 
 @pytest.fixture
@@ -234,7 +287,7 @@ from test_results import ResultWriter, make_counterfactual, make_record
 names = [f"{i}.png" for i in range(100_000)]
 with ResultWriter(sys.argv[1], names) as writer:
     for i, name in enumerate(names):
-        if not writer.finished() >= {(i, 0.5)}:
+        if (name, 0.5) not in writer.finished():
             writer.save(make_record(i, name), 0.5, make_counterfactual(i), 1.0)
 """
 

@@ -66,10 +66,19 @@ def test_summary_files(tmp_path):
     assert summary["config"] == {"limit": None, "targets": [0.2, 0.8]}
     assert {"jax", "flax", "numpy", "python", "diffcf_jax", "device"} <= summary["versions"].keys()
     lines = (tmp_path / "summary.csv").read_text().splitlines()
-    assert lines[:2] == ["metric,mean,low,high,n", "success_rate,1.0,1.0,1.0,1"]
+    assert lines[:2] == ["metric,mean,low,high,n,unit", "success_rate,1.0,1.0,1.0,1,"]
+
+
+def test_metrics_that_are_in_the_labels_unit_say_so(tmp_path):
+    config = {"regressor": {"unit": "years"}}
+    summary = summarise([row(y_final=30.0, target=40.0)], config, 1.0, {})
+    in_years = {name for name, interval in summary["metrics"].items() if "unit" in interval}
+    assert in_years == {"initial_error", "final_error", "reconstruction_gap"}
+    write_summary(tmp_path, summary)
+    assert "final_error,10.0,10.0,10.0,1,years\n" in (tmp_path / "summary.csv").read_text()
 
 
 def test_summary_of_nothing(tmp_path):
     summary = summarise([], {}, 0.0, {})
     write_summary(tmp_path, summary)
-    assert (tmp_path / "summary.csv").read_text().splitlines()[1] == "success_rate,,,,0"
+    assert (tmp_path / "summary.csv").read_text().splitlines()[1] == "success_rate,,,,0,"

@@ -1,0 +1,54 @@
+"""Memory: what a program needs, what a device has left, and what running out looks like."""
+
+from pathlib import Path
+
+import jax
+
+from diffcf_jax.errors import UserError
+
+
+def memory_bytes(program: jax.stages.Compiled) -> int:
+    """Memory that a program needs on each device while it runs."""
+    analysis = program.memory_analysis()
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+        + analysis.temp_size_in_bytes
+    )
+
+
+def free_bytes(device: jax.Device) -> float:
+    """Memory that is free on a device; devices that are parts of one CPU share what it has.
+
+    Raises:
+        UserError: the device does not tell.
+    """
+    if device.platform == "cpu":
+        return _free_host_bytes() / jax.local_device_count()
+    statistics = device.memory_stats() or {}
+    if "bytes_limit" not in statistics:
+        raise UserError("This device does not tell its memory; give config.batch_size a number.")
+    return statistics["bytes_limit"] - statistics["bytes_in_use"]
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device or the compiler for it ran out of memory."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
+
+
+def _free_host_bytes() -> float:
+    """What the machine and, in a container, its control group leave free."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAv"))
+    except (OSError, StopIteration):
+        raise UserError(
+            "This machine does not tell its free memory; give config.batch_size a number."
+        ) from None
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        return min(free, most - used)
+    except (OSError, ValueError):  # no limit
+        return free

@@ -1,0 +1,208 @@
+"""Processes, devices and meshes: the only file that knows of them.
+
+One program serves one device, many devices and many hosts: `jit` with the leading axis of a batch
+sharded over the "data" axis of a one-dimensional mesh, and everything else replicated.
+"""
+
+import glob
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from diffcf_jax.errors import Preempted, UserError
+
+_SHUTDOWN_SECONDS = 60  # how long a process that ends waits for the others
+_WEEK_IN_MS = 7 * 24 * 3600 * 1000
+
+# Part of `device_kind` in lower case -> FLOP/s of one device, bfloat16. The first match counts.
+_PEAK_FLOPS = {
+    "tpu v4": 275e12,
+    "tpu v5 lite": 197e12,
+    "tpu v5e": 197e12,
+    "tpu v5": 459e12,
+    "tpu v6": 918e12,
+    "h100 pcie": 756e12,
+    "h100": 989e12,
+    "h200": 989e12,
+    "b200": 2250e12,
+    "a100": 312e12,
+    "a10": 125e12,
+    "l40s": 362e12,
+    "l40": 181e12,
+    "l4": 121e12,
+    "4090": 165e12,
+    "v100": 125e12,
+    "t4": 65e12,
+}
+
+
+def initialize() -> None:
+    """Joins the other processes of this run; does nothing on a host of its own.
+
+    The processes are found where the host names them: the variables JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, a SLURM step or an Open MPI launch of several tasks, or
+    a Cloud TPU. Must be called before anything asks for a device.
+
+    Raises:
+        UserError: the variables are incomplete, or the other processes cannot be reached.
+    """
+    if jax.distributed.is_initialized():
+        return
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    try:
+        if address:
+            _connect(
+                coordinator_address=address,
+                num_processes=_number("JAX_NUM_PROCESSES"),
+                process_id=_number("JAX_PROCESS_ID"),
+                cluster_detection_method="deactivate",
+            )
+        elif "SLURM_STEP_NODELIST" in os.environ and _number("SLURM_NTASKS") > 1:
+            _connect(cluster_detection_method="slurm")
+        elif "OMPI_COMM_WORLD_SIZE" in os.environ and _number("OMPI_COMM_WORLD_SIZE") > 1:
+            _connect(cluster_detection_method="ompi")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The other processes of this run cannot be reached: {reason}") from error
+    if not jax.distributed.is_initialized() and _has_tpu():
+        try:
+            _connect()
+        except (OSError, ImportError, ValueError):
+            return  # a TPU outside a known cloud works alone
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A one-dimensional mesh with the axis "data".
+
+    Args:
+        devices: its devices; default: all devices of all processes. `jax.local_devices()` gives
+            a mesh on which this process works without waiting for any other.
+    """
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis over "data"."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same values on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts a tree of arrays, the same in every process, onto every device of the mesh."""
+    return _put(tree, replicated(mesh))
+
+
+def shard_batch(tree: Any, mesh: Mesh) -> Any:
+    """Spreads the leading axis of every leaf over the mesh.
+
+    Args:
+        tree: this process's part of the batch; its leading axis must be a multiple of the number
+            of its devices in the mesh.
+        mesh: see `data_mesh`.
+
+    Returns:
+        Global arrays; the leading axis is as long as the parts of all processes together.
+    """
+    return _put(tree, batch_sharding(mesh))
+
+
+def process_index() -> int:
+    """This process's number, from 0."""
+    return jax.process_index()
+
+
+def process_count() -> int:
+    """The number of processes of this run."""
+    return jax.process_count()
+
+
+def wait_for_all(point: str) -> None:
+    """Returns when every process of this run has come to the same point.
+
+    The hosts wait for each other, not the devices: nothing is compiled, and a process may come
+    days later than another. Each point needs a name of its own.
+
+    Raises:
+        Preempted: another process has ended.
+    """
+    if process_count() == 1:
+        return
+    try:
+        _client().wait_at_barrier(point, _WEEK_IN_MS)
+    except RuntimeError as error:  # JaxRuntimeError
+        raise Preempted(
+            "Another process of this run has ended before the work was done; what is finished "
+            "stays: run the same command again on every host."
+        ) from error
+
+
+def gather(point: str, value: Any) -> list[Any]:
+    """What every process has to say, in the order of the processes; waits for all of them.
+
+    Args:
+        point: a name that is used once.
+        value: anything that JSON can hold.
+    """
+    if process_count() == 1:
+        return [value]
+    _client().key_value_set(f"{point}/{process_index()}", json.dumps(value))
+    wait_for_all(point)
+    texts = [
+        _client().blocking_key_value_get(f"{point}/{i}", _WEEK_IN_MS)
+        for i in range(process_count())
+    ]
+    return [json.loads(text) for text in texts]
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Operations a second that the matrix units of a device can do in bfloat16, without sparsity.
+
+    From the vendors' data sheets; None for a CPU or a device that is not in the table.
+    """
+    kind = device.device_kind.lower()
+    return next((peak for name, peak in _PEAK_FLOPS.items() if name in kind), None)
+
+
+def _client() -> Any:
+    from jax._src import distributed  # JAX has no public way to wait without its devices
+
+    return distributed.global_state.client
+
+
+def _connect(**arguments: Any) -> None:
+    jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_SECONDS, **arguments)
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
+    )
+
+
+def _number(variable: str) -> int:
+    try:
+        return int(os.environ[variable])
+    except (KeyError, ValueError):
+        raise UserError(
+            f"The environment variable {variable} must be a number, because this run is told to "
+            "have several processes."
+        ) from None
+
+
+def _has_tpu() -> bool:
+    return importlib.util.find_spec("libtpu") is not None and bool(
+        glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
+    )

@@ -1,0 +1,163 @@
+"""A results folder belongs to one config: what its results were made with, and who writes it."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffcf_jax.errors import UserError
+from diffcf_jax.report.files import cannot_write, make_folder, strict_json, write_file
+from diffcf_jax.report.log import RESULTS, log_path, read_results, write_results
+
+CONFIG = "config.json"
+
+# What may differ between two runs into one folder, because it does not change the result of an
+# image: which images and targets, how many at a time, and who only looks on. Checkpoints are
+# compared by their content.
+MAY_CHANGE = (
+    "batch_size", "oracle", "data.limit", "data.convert", "method.remat", "generator",
+    "regressor.checkpoint", "regressor.original", "regressor.convert",
+)  # fmt: skip
+
+
+def fingerprint(variables: Any) -> str:
+    """A hash of a network's parameters, the same wherever they are loaded from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def check_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a folder whose results were made with another config.
+
+    Args:
+        workdir: may be new.
+        config: of this run.
+
+    Raises:
+        UserError: it names the keys that differ.
+    """
+    path = workdir / CONFIG
+    try:
+        before = json.loads(path.read_text())
+    except FileNotFoundError:
+        if log_path(workdir, 0).exists():
+            raise UserError(
+                f"{workdir} holds results, but no {CONFIG} that tells how they were made; give "
+                "another --workdir, or --start_over to remove them."
+            ) from None
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read {path} ({error}): give another --workdir, or --start_over to remove "
+            "its results."
+        ) from None
+    before, now = _flat(before), _flat(json.loads(strict_json(config)))
+    if bool(before.get("targets")) == bool(now.get("targets")):
+        before.pop("targets", None)  # other numbers are new results, not other ones
+        now.pop("targets", None)
+    differing = [
+        f"{key} ({before.get(key)} there, {now.get(key)} here)"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+        and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+    ]
+    if differing:
+        raise UserError(
+            f"{workdir} holds results of another config: {'; '.join(differing)}. Give another "
+            "--workdir, or --start_over to remove its results."
+        )
+
+
+def check_shared(workdir: Path) -> None:
+    """Refuses a folder that is not the one in which process 0 has written its config.
+
+    Raises:
+        UserError: the processes do not share the folder.
+    """
+    if not (workdir / CONFIG).exists():
+        raise UserError(
+            f"The processes of this run do not share {workdir}: give a --workdir on a file system "
+            "that all hosts see."
+        )
+
+
+def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes config.json.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    write_file(workdir / CONFIG, (strict_json(config, indent=2) + "\n").encode())
+
+
+def start_over(workdir: Path) -> None:
+    """Removes the results of a folder and the images that they name, nothing else.
+
+    Raises:
+        UserError: a file cannot be removed.
+    """
+    try:
+        rows = read_results(workdir) if log_path(workdir, 0).exists() else []
+    except UserError:  # a broken log
+        rows = []
+    paths = ("input", "reconstruction", "cf", "heatmap", "square_mask")
+    try:
+        write_results(workdir, [])
+        for row in rows:
+            for key in paths:
+                if row.get(key):
+                    (workdir / row[key]).unlink(missing_ok=True)
+        for name in (CONFIG, "summary.json", "summary.csv", "report.html", "metrics.json"):
+            (workdir / name).unlink(missing_ok=True)
+        (workdir / RESULTS).unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(workdir, error) from error
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder; the lock ends with the process, however it ends.
+
+    Raises:
+        UserError: another run works in the folder, or it cannot be written.
+    """
+    make_folder(workdir)
+    path = workdir / ".lock"
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"Another run works in {workdir}: wait for its end, or give another --workdir."
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+        yield
+    finally:
+        os.close(file)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,36 @@
+import jax
+import pytest
+
+from diffcf_jax import cli
+from diffcf_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("a list:\n  one\n  two"), "error: a list:\n  one\n  two\n"),
+        (ValueError("wrapped\n  where it likes"), "error: wrapped where it likes\n"),
+    ],
+)
+def test_errors_are_told_and_end_with_status_2(capsys, error, message):
+    with pytest.raises(SystemExit) as ended:
+        cli._fail(error)
+    assert ended.value.code == 2 and capsys.readouterr().err == message
+
+
+def test_compiled_programs_are_kept(monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    (tmp_path / "file").write_text("")
+    try:
+        for home, told, kept in (
+            (tmp_path, None, str(tmp_path / "diffcf_jax" / "xla")),
+            (tmp_path / "file", None, None),  # cannot be written
+            (tmp_path, "elsewhere", "elsewhere"),
+        ):
+            monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+            jax.config.update("jax_compilation_cache_dir", told)
+            cli._keep_compiled_programs()
+            assert jax.config.jax_compilation_cache_dir == kept
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert (tmp_path / "diffcf_jax" / "xla").is_dir()

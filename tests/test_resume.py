@@ -1,0 +1,119 @@
+"""Runs of explain.py that are killed or told to stop, in one process or in two, and go on."""
+
+import json
+import random
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from diffcf_jax.report.files import read_image
+from diffcf_jax.report.log import key_of, read_results
+from tests import explaining
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    return explaining.save_networks(tmp_path_factory.mktemp("networks"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(flags, tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted")
+    process = explaining.start(out, *flags)
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    return out
+
+
+def wait_for_lines(out, count, process):
+    """Waits until results.jsonl holds so many lines."""
+    path = out / "results.jsonl"
+    while process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.002)
+
+
+def assert_equal_results(out, reference):
+    rows = {key_of(row): row for row in read_results(out)}
+    expected = {key_of(row): row for row in read_results(reference)}
+    assert rows.keys() == expected.keys()
+    assert len(read_results(out)) == len(rows)
+    for key, row in rows.items():
+        for name in ("id", "success", "iterations", "cf", "reason"):
+            assert row[name] == expected[key][name]
+        assert row["y_final"] == pytest.approx(expected[key]["y_final"], abs=1e-5)
+        image, other = (read_image(folder / row["cf"]).astype(int) for folder in (out, reference))
+        assert np.abs(image - other).max() <= 1 and np.mean(image != other) < 1e-3
+
+
+def test_kills_lose_and_repeat_nothing(flags, uninterrupted, tmp_path):
+    out, finished, ended = tmp_path / "out", {}, []
+    for number, lines in ((signal.SIGKILL, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 5)):
+        process = explaining.start(out, *flags)
+        wait_for_lines(out, lines, process)
+        time.sleep(random.uniform(0, 0.05))
+        process.send_signal(number)
+        _, stderr = process.communicate()
+        ended.append(process.returncode)
+        if process.returncode == 75:
+            assert stderr.splitlines()[-1].endswith("run the same command again.")
+        if number == signal.SIGTERM:
+            assert process.returncode in (0, 75) and "Traceback" not in stderr
+        rows = read_results(out) if (out / "results.jsonl").exists() else []
+        now = {key_of(row): (row, (out / row["cf"]).stat().st_mtime_ns) for row in rows}
+        assert finished.items() <= now.items()  # what was finished is not computed again
+        finished = now
+    assert -signal.SIGKILL in ended  # at least once it was in time
+    process = explaining.start(out, *flags)
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert_equal_results(out, uninterrupted)
+    assert all(
+        finished[key][0] == row for row in read_results(out) if (key := key_of(row)) in finished
+    )
+
+
+def start_two(out, *arguments):
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    common = {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_NUM_CPU_DEVICES": "2",
+    }
+    return [
+        explaining.start(out, *arguments, **common, JAX_PROCESS_ID=str(index)) for index in (0, 1)
+    ]
+
+
+def test_two_processes_share_the_work(flags, uninterrupted, tmp_path):
+    out = tmp_path / "out"
+    processes = start_two(out, *flags)
+    told = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert "The report is" in told[0][0] and "The report is" not in told[1][0]
+    assert_equal_results(out, uninterrupted)
+    assert not list(out.glob("results.*.jsonl"))
+    engine = json.loads((out / "summary.json").read_text())["engine"]
+    assert (engine["processes"], engine["images"], engine["slots"]) == (2, 12, 8)
+
+
+def test_another_number_of_processes_goes_on(flags, uninterrupted, tmp_path):
+    out = tmp_path / "out"
+    processes = start_two(out, *flags)
+    wait_for_lines(out, 2, processes[0])
+    for process in processes:
+        process.kill()
+        process.communicate()
+    before = read_results(out)
+    assert before
+    process = explaining.start(out, *flags)
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert_equal_results(out, uninterrupted)
+    assert [row for row in read_results(out) if row in before] == before
