@@ -91,9 +91,11 @@ def test_a_bad_image_among_good_ones(networks, tmp_path):
     ("script", "arguments", "message"),
     [
         ("explain.py", ["--config.method.taus=3"], "taus"),
-        ("explain.py", ["--config.batch_size=many"], "batch_size"),
+        ("explain.py", ["--config.batch_size=many"], "batch_size=many must be .* auto"),
+        ("explain.py", ["--compile_only", "--topology=h100:8"], "Unknown TPU generation"),
         ("explain.py", ["--config.generator.checkpoint=nowhere"], "no network at .*nowhere"),
         ("train.py", ["--config=configs/train/none.py"], "none.py"),
+        ("train.py", ["--config=configs/train/latent_dpm.py:tiny"], "config.objective.diffae: "),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, script, arguments, message):

@@ -52,6 +52,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.ema_decay = 0.999
     config.augment = dict(flips=True, rolls=False)
+    # A regressor's network directory adds the Fréchet distance on its features.
+    config.evaluation = dict(images=256, regressor="")
     config.log_every = 50
     config.evaluate_every = 500
     config.save_every = 500

@@ -19,7 +19,8 @@ _REQUIRED = ("format", "kind", "model", "image_size")
 def save_network(directory: str | os.PathLike, description: dict, variables: Any) -> None:
     """Writes a network directory: `network.json` and the variables in `params/`.
 
-    The directory appears whole or not at all; an older network of that name is replaced.
+    The directory appears whole or not at all; an older network of that name is replaced. In a run
+    of several processes all of them must call this.
 
     Args:
         directory: where to.
@@ -32,17 +33,21 @@ def save_network(directory: str | os.PathLike, description: dict, variables: Any
     directory = Path(directory).absolute()
     if directory.exists() and not (directory / "network.json").is_file():
         raise UserError(f"{directory} exists and is not a network; give another directory.")
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = directory.with_name(f".{directory.name}.partial")
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(partial / "params", variables)
+        checkpointer.save(partial / "params", variables, force=True)
+    if jax.process_index() != 0:
+        return
     # Orbax notes where it wrote to, which is wrong as soon as the directory moves.
     (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
     text = json.dumps({"format": FORMAT, **description}, indent=2)
     (partial / "network.json").write_text(text + "\n")
+    older = directory.with_name(f".{directory.name}.older")
+    shutil.rmtree(older, ignore_errors=True)
     if directory.exists():
-        shutil.rmtree(directory)
+        directory.rename(older)
     partial.rename(directory)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def load_network(directory: str | os.PathLike) -> Network:
@@ -62,7 +67,7 @@ def load_network(directory: str | os.PathLike) -> Network:
         if found is None:
             raise UserError(f"The checkpoint {directory / 'params'} cannot be read; {hint}.")
         _check_same(directory, _shapes(wanted), _shapes(found.tree))
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), wanted
         )

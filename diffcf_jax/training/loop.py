@@ -1,26 +1,28 @@
 """Trains one network: data, update, evaluation, checkpoints, pictures."""
 
+import collections
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import tqdm
 
-from diffcf_jax.checkpoint import store
-from diffcf_jax.checkpoint.network import build_module, init_variables
-from diffcf_jax.data.squares import Squares
-from diffcf_jax.diffusion.schedule import make_diffusion
-from diffcf_jax.errors import UserError
-from diffcf_jax.training.metrics import MetricWriter
-from diffcf_jax.training.objectives import DDPMObjective, DiffAEObjective, RegressionObjective
+from diffcf_jax import parallel
+from diffcf_jax.data.loader import batches
+from diffcf_jax.errors import Preempted, UserError
+from diffcf_jax.training.evaluation import Evaluation
+from diffcf_jax.training.initial import initial_variables
+from diffcf_jax.training.preemption import stop_requests
+from diffcf_jax.training.progress import Clock, Reporter, Summary
 from diffcf_jax.training.state import create_state, make_optimizer, make_update
+from diffcf_jax.training.task import make_task
+from diffcf_jax.training.workdir import Workdir
 
-EVALUATION_IMAGES = 256
-PICTURED_IMAGES = 8
+AHEAD = 2  # updates that the host may be ahead of the devices
+HELD_OUT_IMAGES = 256
 
 
 def train(
@@ -37,136 +39,162 @@ def train(
     evaluate_every: int,
     save_every: int,
     objective: Mapping[str, Any],
-) -> dict[str, float]:
+    accumulate: int = 1,
+    precision: str = "float32",
+    workers: int = 0,
+    init: str = "",
+    evaluation: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+) -> Summary:
     """Trains a network and writes it to `workdir/network`.
 
     A run that was interrupted continues from its newest checkpoint with the same stream of data
-    and noise. `workdir/network` holds the exponential moving average and is renewed with every
-    checkpoint.
+    and noise, and ends with the same network to the last bit. `workdir/network` holds the
+    exponential moving average and is renewed with every checkpoint, `workdir/best` that of the
+    best evaluation.
 
     Args:
-        workdir: gets `checkpoints/`, `network/`, `metrics.jsonl`, `tensorboard/`, `pictures/`.
-        network: its description, see `checkpoint.network.Network`.
-        data: `name` of the data set.
+        workdir: gets `config.json`, `checkpoints/`, `network/`, `best/`, `metrics.jsonl`,
+            `tensorboard/`, `pictures/`.
+        network: its description, see `make_task`.
+        data: see `data.open.open_training_data`.
         optimizer: arguments of `make_optimizer`.
         steps: number of updates.
-        batch_size: images an update.
+        batch_size: images an update, of all devices of all processes.
         ema_decay: of the moving average.
-        augment: `flips` and `rolls` of `make_update`.
+        augment: options of `augment.augment`.
         seed: of initialisation, data order and noise.
         log_every: updates between two lines of metrics.
         evaluate_every: updates between two evaluations on held-out images.
         save_every: updates between two checkpoints.
         objective: arguments of the network's objective.
-
-    Returns:
-        The last evaluation.
+        accumulate: parts that a batch is worked on in, one after the other; saves memory.
+        precision: "float32" or "bfloat16" for the computation; parameters, optimiser, moving
+            average, norms, softmax and losses are float32 in both.
+        workers: processes that read images; 0 reads them in this one.
+        init: network directory to start from; "" starts afresh.
+        evaluation: `images`, the number of held-out images, and `regressor`, see `Evaluation`.
+        image_size: in pixels, instead of the network's.
 
     Raises:
         UserError: something in the config is unknown or does not fit the workdir, or the loss is
             no longer finite.
+        Preempted: the process was told to stop; the state is saved.
 
     """
-    train_set, held_out = _datasets(data)
-    goal = make_objective(network, objective)
-    tx = make_optimizer(steps, **optimizer)
-    key = jax.random.key(seed)
-    variables = init_variables(network, jax.random.fold_in(key, 0))
-    checkpoints = store.training_checkpoints(workdir / "checkpoints")
-    state = store.restore_state(checkpoints, create_state(variables, tx))
+    config = {name: value for name, value in locals().items() if name != "workdir"}
+    options = {"images": HELD_OUT_IMAGES, "regressor": "", **(evaluation or {})}
+    began = time.monotonic()
+    mesh = parallel.data_mesh()
+    part = _part(batch_size, accumulate, mesh.devices.size)
+    folder = Workdir(workdir, config)
+    if image_size is not None:
+        network = {**network, "image_size": image_size}
+
+    # What is trained, on what, and how it is judged
+    task = make_task(
+        network, data, objective, augment, precision, options.pop("images"), part, mesh
+    )
+    try:
+        judge = Evaluation(task, part, seed, mesh, **options)
+        tx = make_optimizer(steps, **optimizer, trained=task.objective.trained)
+    except TypeError as error:
+        raise UserError(f"config.optimizer or config.evaluation: {error}.") from None
+
+    # The state, fresh or from the newest checkpoint
+    variables = {**initial_variables(task.network, seed, init), **task.statistics}
+    state = folder.begin(parallel.replicate(create_state(variables, tx), mesh))
     start = int(state.step)
+    if start > steps:
+        raise UserError(f"{workdir} is at step {start} already; config.steps={steps} is less.")
 
-    update = jax.jit(make_update(goal.loss, tx, ema_decay, steps, **augment), donate_argnums=0)
-    evaluate = jax.jit(goal.evaluate)
-    picture = jax.jit(goal.picture)
-    key_update, key_evaluate = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
-    count = min(EVALUATION_IMAGES, len(held_out))
-    # Evenly spread, because neighbours in a grid look alike.
-    chosen = np.linspace(0, len(held_out) - 1, count).astype(int)
-    test_images = jnp.asarray(held_out.images[chosen], jnp.float32) / 255
-    test_labels = jnp.asarray(held_out.labels[chosen])
-    pictured = test_images[:: max(1, count // PICTURED_IMAGES)][:PICTURED_IMAGES]
+    # The updates
+    stream = batches(
+        task.train_set, batch_size, seed, start, workers,
+        parallel.process_index(), parallel.process_count(),
+    )  # fmt: skip
+    update = jax.jit(
+        make_update(task.objective.loss, tx, ema_decay, steps, seed, task.prepare, accumulate),
+        donate_argnums=0,
+        out_shardings=parallel.replicated(mesh),
+    )
+    metrics: dict[str, float] = {}
+    flops, clock = 0.0, Clock()
+    ahead: collections.deque[tuple[int, Any]] = collections.deque()
 
-    made = {
-        "data": dict(data),
-        "objective": dict(objective),
-        "optimizer": dict(optimizer),
-        "augment": dict(augment),
-        **{"steps": steps, "batch_size": batch_size, "ema_decay": ema_decay, "seed": seed},
-    }
-    writer = MetricWriter(workdir, start)
-    evaluation: dict[str, float] = {}
-    batches = batch_indices(len(train_set), batch_size, seed, start)
-    since, since_step = time.monotonic(), start
-    with tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) as progress:
+    def evaluate() -> list[np.ndarray] | None:
+        metrics.update(judge.metrics(state.ema))
+        folder.offer(state, task.network, metrics, task.objective.best)
+        return judge.picture(state.ema)
+
+    with (
+        stop_requests() as requested,
+        Reporter(workdir, start, steps, silent=parallel.process_index() != 0) as reporter,
+    ):
         for step in range(start + 1, steps + 1):
-            rows = next(batches)
-            images, labels = train_set.images[rows], train_set.labels[rows]
-            state, metrics = update(state, images, labels, key_update)
+            batch = parallel.shard_batch(next(stream), mesh)
+            if step == start + 1:
+                with clock.stopped():
+                    update = update.lower(state, *batch).compile()
+                flops = _flops(update) * accumulate * mesh.devices.size
+            state, found = update(state, *batch)
+            ahead.append((step, found))
+            clock.tick()
+            reporter.update()
 
-            due = [step % n == 0 or step == steps for n in (log_every, evaluate_every, save_every)]
-            if any(due):
-                values = {f"train/{name}": float(v) for name, v in metrics.items()}
-                if not np.isfinite(values["train/loss"]):
-                    raise UserError(
-                        f"The loss is {values['train/loss']} at step {step}; the last good "
-                        f"checkpoint is of step {checkpoints.latest_step() or 0}."
-                    )
-                now = time.monotonic()
-                rate = (step - since_step) * batch_size / (now - since)
-                since, since_step = now, step
-                writer.scalars(step, {**values, "images_per_second": rate})
-                progress.set_postfix(loss=f"{values['train/loss']:.4f}", refresh=False)
-            progress.update()
+            stop = requested(step) and step < steps
+            log, look, save = (
+                step % n == 0 or step == steps for n in (log_every, evaluate_every, save_every)
+            )
+            while len(ahead) > (0 if log or look or save or stop else AHEAD):
+                values = _check_finite(*ahead.popleft(), folder)
+            if log:
+                reporter.log(step, values, clock.lap() * batch_size)
+            with clock.stopped():
+                if look and not stop:
+                    rows = evaluate()
+                    reporter.evaluated(step, metrics, rows)
+                if save or stop:
+                    folder.save(state, task.network, metrics)
+            if stop:
+                folder.close()
+                raise Preempted(
+                    f"Stopped and saved after {step} of {steps} updates: "
+                    "run the same command again."
+                )
 
-            if due[1]:
-                found = evaluate(state.ema, test_images, test_labels, key_evaluate)
-                evaluation = {name: float(v) for name, v in found.items()}
-                writer.scalars(step, {f"test/{name}": v for name, v in evaluation.items()})
-                shown = picture(state.ema, pictured, key_evaluate)
-                if shown is not None:
-                    writer.picture(step, [np.asarray(row) for row in shown])
-                report = ", ".join(f"{name} {v:.4g}" for name, v in evaluation.items())
-                progress.write(f"step {step}: {report}")
-                since, since_step = time.monotonic(), step
-
-            if due[2]:
-                store.save_state(checkpoints, step, state)
-                store.save_network(workdir / "network", {**network, "training": made}, state.ema)
-                since, since_step = time.monotonic(), step
-    checkpoints.close()
-    writer.close()
-    return evaluation
-
-
-def make_objective(network: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-    """Makes the objective that trains a network of this kind."""
-    module = build_module(network)
-    if network["kind"] == "ddpm":
-        return DDPMObjective(module, make_diffusion(**network["diffusion"]), **arguments)
-    if network["kind"] == "diffae":
-        return DiffAEObjective(module, make_diffusion(**network["diffusion"]), **arguments)
-    return RegressionObjective(module, **arguments)
+    if start == steps:  # of a run that ended before its last network was whole, perhaps
+        evaluate()
+        folder.save_network(state, task.network, metrics)
+    folder.close()
+    rate = clock.rate()
+    return Summary(
+        workdir, steps, time.monotonic() - began, rate * batch_size, rate * flops, metrics,
+        folder.best, task.objective.best, len(stream.skipped),
+    )  # fmt: skip
 
 
-def batch_indices(size: int, batch_size: int, seed: int, start: int) -> Iterator[np.ndarray]:
-    """Yields the rows of each batch from update `start` on: a fresh shuffle every epoch.
-
-    The rows of a batch depend on (seed, update) only. An epoch's last rows that do not fill a
-    batch are left out.
-    """
-    batches = size // batch_size
-    if batches == 0:
-        raise UserError(f"config.batch_size={batch_size} is larger than the data set ({size}).")
-    epoch, batch = divmod(start, batches)
-    while True:
-        order = np.random.default_rng([seed, epoch]).permutation(size)
-        for i in range(batch, batches):
-            yield order[i * batch_size : (i + 1) * batch_size]
-        epoch, batch = epoch + 1, 0
+def _part(batch_size: int, accumulate: int, devices: int) -> int:
+    if accumulate < 1 or batch_size < 1 or batch_size % (accumulate * devices):
+        raise UserError(
+            f"config.batch_size={batch_size} must be a multiple of {devices} devices x "
+            f"config.accumulate={accumulate}."
+        )
+    return batch_size // accumulate
 
 
-def _datasets(data: Mapping[str, Any]) -> tuple[Squares, Squares]:
-    if data["name"] != "squares":
-        raise UserError(f"Unknown data set config.data.name='{data['name']}'; choose squares.")
-    return Squares("train"), Squares("validation")
+def _flops(update: jax.stages.Compiled) -> float:
+    costs = update.cost_analysis()
+    costs = costs[0] if isinstance(costs, list) else costs
+    return (costs or {}).get("flops", 0.0)
+
+
+def _check_finite(step: int, metrics: Mapping[str, jax.Array], folder: Workdir) -> dict[str, float]:
+    values = {name: float(value) for name, value in metrics.items()}
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(values[name]):
+            raise UserError(
+                f"The {name} is {values[name]} at step {step}; {folder.last_good}. "
+                "Try a lower config.optimizer.learning_rate, or config.optimizer.clip."
+            )
+    return values

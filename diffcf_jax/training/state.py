@@ -37,6 +37,7 @@ def make_optimizer(
     schedule: str = "constant",
     weight_decay: float = 0.0,
     clip: float | None = None,
+    trained: Callable[[str], bool] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW with linear warm-up, then a constant rate or a cosine to zero.
 
@@ -47,6 +48,11 @@ def make_optimizer(
         schedule: "constant" or "cosine".
         weight_decay: decoupled, as in AdamW.
         clip: the largest global norm of a gradient, or None.
+        trained: whether the parameters of the top-level module of that name are trained; None
+            trains all. The others stay to the last bit: weight decay would move them as well.
+
+    Raises:
+        UserError: the schedule is unknown or shorter than its warm-up.
     """
     if warmup_steps >= steps:
         raise UserError(f"config.optimizer.warmup_steps must be less than config.steps={steps}.")
@@ -58,8 +64,17 @@ def make_optimizer(
         rate = ramp if warmup_steps else learning_rate
     else:
         raise UserError(f"Unknown config.optimizer.schedule '{schedule}': constant or cosine.")
-    adamw = optax.adamw(rate, weight_decay=weight_decay)
-    return optax.chain(optax.clip_by_global_norm(clip), adamw) if clip else adamw
+    optimizer = optax.adamw(rate, weight_decay=weight_decay)
+    if clip:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
+    if trained is None:
+        return optimizer
+
+    def kinds(params: Any) -> Any:
+        return {name: "trained" if trained(name) else "frozen" for name in params}
+
+    parts = {"trained": optimizer, "frozen": optax.set_to_zero()}
+    return optax.multi_transform(parts, kinds)
 
 
 def create_state(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -74,10 +89,11 @@ def make_update(
     optimizer: optax.GradientTransformation,
     ema_decay: float,
     steps: int,
-    flips: bool = False,
-    rolls: bool = False,
-) -> Callable[[TrainState, Array, Array, Array], tuple[TrainState, dict[str, Array]]]:
-    """Makes the update (state, images, labels, key) -> (state, metrics).
+    seed: int,
+    prepare: Callable[[Array, Array], Array],
+    accumulate: int = 1,
+) -> Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]:
+    """Makes the update (state, batch, labels) -> (state, metrics).
 
     The average is `ema += (1 - d) (variables - ema)` with `d = min(ema_decay, (1 + n) / (10 + n))`
     after n updates, so that it forgets its initialisation.
@@ -87,48 +103,51 @@ def make_update(
         optimizer: see `make_optimizer`.
         ema_decay: of the exponential moving average.
         steps: length of the training.
-        flips: mirror every image at random, horizontally and vertically.
-        rolls: shift every image at random; what leaves on one side enters on the other.
+        seed: of every draw.
+        prepare: (batch as it is read, key) -> what the loss gets.
+        accumulate: the batch is worked on in so many parts, one after the other, and their
+            gradients are averaged: less memory for the same update. Every part draws its own
+            noise, and batch statistics are those of a part.
     """
 
-    def update(state: TrainState, images: Array, labels: Array, key: Array):
-        # The step makes every draw its own, so a restart continues the same stream.
-        key_flip, key_roll, key_loss = jax.random.split(jax.random.fold_in(key, state.step), 3)
-        images = images.astype(jnp.float32) / 255
-        if flips:
-            images = random_flips(images, key_flip)
-        if rolls:
-            images = random_rolls(images, key_roll)
-        rest = {name: v for name, v in state.variables.items() if name != "params"}
-
+    def gradient(params: Any, rest: Any, inputs: Array, labels: Array, key: Array, step: Array):
         def objective(params: Any):
-            return loss({"params": params, **rest}, images, labels, key_loss, state.step / steps)
+            return loss({"params": params, **rest}, inputs, labels, key, step / steps)
 
-        (value, (metrics, updated)), grads = jax.value_and_grad(objective, has_aux=True)(
-            state.variables["params"]
-        )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.variables["params"])
-        params = optax.apply_updates(state.variables["params"], updates)
-        variables = {"params": params, **rest, **updated}
+        (value, (metrics, updated)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        return (grads, {"loss": value, **metrics}), {**rest, **updated}
+
+    def accumulated(params: Any, rest: Any, inputs: Array, labels: Array, key: Array, step: Array):
+        def split(x: Array) -> Array:  # every n-th row, so that a device's rows stay its own
+            return jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1)
+
+        def part(carry: Any, xs: Any):
+            total, rest = carry
+            i, inputs, labels = xs
+            found, rest = gradient(params, rest, inputs, labels, jax.random.fold_in(key, i), step)
+            return (jax.tree.map(jnp.add, total, found), rest), None
+
+        parts = (jnp.arange(accumulate), split(inputs), split(labels))
+        first = jax.tree.map(lambda x: x[0], parts[1:])
+        shapes, _ = jax.eval_shape(gradient, params, rest, *first, key, step)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        (total, rest), _ = jax.lax.scan(part, (zeros, rest), parts)
+        return jax.tree.map(lambda x: x / accumulate, total), rest
+
+    def update(state: TrainState, batch: Array, labels: Array):
+        # The step makes every draw its own, so a restart continues the same stream.
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
+        key_prepare, key_loss = jax.random.split(key)
+        inputs = prepare(batch, key_prepare)
+        params = state.variables["params"]
+        rest = {name: v for name, v in state.variables.items() if name != "params"}
+        compute = gradient if accumulate == 1 else accumulated
+        (grads, metrics), rest = compute(params, rest, inputs, labels, key_loss, state.step)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        variables = {"params": optax.apply_updates(params, updates), **rest}
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda e, v: e + (1 - decay) * (v - e), state.ema, variables)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **metrics}
+        metrics = {"grad_norm": optax.tree.norm(grads), **metrics}
         return TrainState(state.step + 1, variables, ema, opt_state), metrics
 
     return update
-
-
-def random_flips(images: Array, key: Array) -> Array:
-    """Mirrors each image [B, H, W, C] horizontally and vertically, each with probability 1/2."""
-    horizontal, vertical = jax.random.bernoulli(key, shape=(2, images.shape[0], 1, 1, 1))
-    images = jnp.where(horizontal, images[:, :, ::-1], images)
-    return jnp.where(vertical, images[:, ::-1], images)
-
-
-def random_rolls(images: Array, key: Array) -> Array:
-    """Shifts each image [B, H, W, C] cyclically by a uniformly drawn number of rows and columns."""
-    b, h, w, _ = images.shape
-    key_rows, key_columns = jax.random.split(key)
-    rows = jax.random.randint(key_rows, (b,), 0, h)
-    columns = jax.random.randint(key_columns, (b,), 0, w)
-    return jax.vmap(lambda image, i, j: jnp.roll(image, (i, j), (0, 1)))(images, rows, columns)

@@ -5,32 +5,63 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.checkpoint.network import build_module, init_variables
+from diffcf_jax.checkpoint.network import Network, build_module, init_variables
 from diffcf_jax.diffusion.schedule import make_diffusion, q_sample
-from diffcf_jax.training.loop import make_objective
-from diffcf_jax.training.objectives import RegressionObjective, variational_bound
+from diffcf_jax.errors import UserError
+from diffcf_jax.training.generators import variational_bound
+from diffcf_jax.training.objectives import make_objective
+from diffcf_jax.training.regression import RegressionObjective
+from diffcf_jax.training.task import make_module
 from tests import tiny
+
+REGRESSOR = {**tiny.REGRESSOR, "mean": 0.0, "scale": 1.0}
+LATENT = {
+    "kind": "latent_dpm",
+    "model": {"channels": 8, "hidden": 16, "layers": 3},
+    "diffusion": {"steps": 100, "schedule": "const0.008", "variance": "fixed_large"},
+    "image_size": tiny.SIZE,
+}
+
+
+def init(description):
+    return jax.jit(lambda key: init_variables(description, key))(jax.random.key(0))
+
+
+def objective_of(description, arguments=None, **others):
+    return make_objective(description, build_module(description), arguments or {}, **others)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jax.random.uniform(jax.random.key(1), (4, 64, 64, 3))
+
+
+@pytest.fixture(scope="module")
+def diffae():
+    variables = init(tiny.DIFFAE)
+    return Network(tiny.DIFFAE, build_module(tiny.DIFFAE), variables)
 
 
 @pytest.mark.parametrize("description", [tiny.DDPM, tiny.DIFFAE], ids=["ddpm", "diffae"])
-def test_generator_losses(description):
-    objective = make_objective(description, {})
-    variables = init_variables(description, jax.random.key(0))
-    images = jax.random.uniform(jax.random.key(1), (4, 64, 64, 3))
-    loss, (metrics, updated) = objective.loss(variables, images, None, jax.random.key(2), 0.5)
+def test_generator_losses(description, images):
+    objective = objective_of(description)
+    variables = init(description)
+    loss, (metrics, updated) = jax.jit(objective.loss)(
+        variables, images, None, jax.random.key(2), 0.5
+    )
     assert updated == {}
     # A network that starts at zero predicts nothing of its target, whose power is about 1 (noise)
     # or below it (v).
     assert 0.3 < float(metrics["mse"]) < 1.1
     assert float(loss) >= float(metrics["mse"])
-    rows = objective.picture(variables, images, jax.random.key(3))
+    rows = jax.eval_shape(objective.picture, variables, images, jax.random.key(3))
     assert all(row.shape == images.shape for row in rows)
-    assert set(objective.evaluate(variables, images, None, jax.random.key(4))) >= {"loss"}
+    found = jax.jit(objective.evaluate)(variables, images, None, jax.random.key(2))
+    assert all(values.shape == (4,) for values in found.values())
+    assert float(found["loss"].mean()) == pytest.approx(float(loss), rel=1e-5)  # no dropout
 
 
 def test_max_timestep_bounds_the_noise():
-    limited = make_objective(tiny.DDPM, {"max_timestep": 1})
-    variables = init_variables(tiny.DDPM, jax.random.key(0))
     seen = []
 
     class Spy:
@@ -38,8 +69,8 @@ def test_max_timestep_bounds_the_noise():
             seen.append(t)
             return jnp.zeros((*x_t.shape[:-1], 6))
 
-    spying = dataclasses.replace(limited, module=Spy())
-    spying.loss(variables, jnp.zeros((64, 8, 8, 3)), None, jax.random.key(0), 0.5)
+    spying = dataclasses.replace(objective_of(tiny.DDPM, {"max_timestep": 1}), module=Spy())
+    spying.loss({}, jnp.zeros((64, 8, 8, 3)), None, jax.random.key(0), 0.5)
     assert int(seen[0].max()) == 0
 
 
@@ -50,9 +81,9 @@ def test_variational_bound_is_least_for_the_true_posterior():
     t = jnp.array([2, 5, 20])
     x_t = q_sample(diffusion, x, t, noise)
     bounds = []
+    bound = jax.jit(lambda output: variational_bound(diffusion, output, x, x_t, t))
     for v in (-1.0, 0.0, 1.0):  # -1 is the posterior's variance
-        output = jnp.concatenate([noise, jnp.full_like(noise, v)], axis=-1)
-        bounds.append(variational_bound(diffusion, output, x, x_t, t))
+        bounds.append(bound(jnp.concatenate([noise, jnp.full_like(noise, v)], axis=-1)))
     np.testing.assert_allclose(bounds[0], 0, atol=1e-4)
     assert (bounds[1] > bounds[0]).all() and (bounds[2] > bounds[1]).all()
 
@@ -65,20 +96,107 @@ def test_variational_bound_at_zero_is_a_likelihood_of_256_values():
     x_t = jnp.full((256, 1, 1, 1), 0.3)
     output = jnp.concatenate([jnp.zeros_like(x_t), jnp.zeros_like(x_t)], axis=-1)
     t = jnp.zeros(256, jnp.int32)
-    bits = variational_bound(diffusion, output, x, x_t, t)
+    bits = jax.jit(lambda output: variational_bound(diffusion, output, x, x_t, t))(output)
     assert float(jnp.sum(jnp.exp2(-bits))) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_adversarial_images_are_harder_and_within_the_radius():
+def test_adversarial_images_are_harder():
     module = build_module(tiny.REGRESSOR)
-    variables = init_variables(tiny.REGRESSOR, jax.random.key(0))
+    variables = init(tiny.REGRESSOR)
     images = jax.random.uniform(jax.random.key(1), (8, 64, 64, 3))
     labels = jnp.linspace(0, 1, 8)
-    clean, (_, updated) = RegressionObjective(module).loss(
-        variables, images, labels, jax.random.key(2), 1.0
-    )
-    hard, _ = RegressionObjective(module, 0.03).loss(
-        variables, images, labels, jax.random.key(2), 1.0
-    )
-    assert set(updated) == {"batch_stats"}
-    assert float(hard) > float(clean)
+    losses = []
+    for adversarial in (0.0, 0.03):
+        objective = RegressionObjective(module, adversarial=adversarial)
+        loss, (_, updated) = jax.jit(objective.loss)(
+            variables, images, labels, jax.random.key(2), 1.0
+        )
+        assert set(updated) == {"batch_stats"}
+        losses.append(float(loss))
+    assert losses[1] > losses[0]
+
+
+def test_labels_are_normalised_inside(images):
+    variables = init(REGRESSOR)
+    labels = jnp.array([0.0, 0.5, 1.0, 1.5])
+    plain = objective_of(REGRESSOR)
+    years = objective_of({**REGRESSOR, "mean": 40.0, "scale": 20.0})
+    key = jax.random.key(0)
+
+    @jax.jit
+    def both(labels):
+        unscaled = labels * 20 + 40
+        return (
+            plain.loss(variables, images, labels, key, 0.5)[0],
+            years.loss(variables, images, unscaled, key, 0.5)[0],
+            20 * plain.evaluate(variables, images, labels, key)["mae"],
+            years.evaluate(variables, images, unscaled, key)["mae"],
+        )
+
+    loss, loss_years, mae, mae_years = both(labels)
+    np.testing.assert_allclose(loss, loss_years, rtol=1e-4)
+    np.testing.assert_allclose(mae, mae_years, rtol=1e-4)
+
+
+def test_frozen_features_keep_everything_but_the_head(images):
+    description = {
+        "kind": "densenet", "image_size": 64, "mean": 0.0, "scale": 1.0,
+        "model": {"growth": 4, "blocks": (1, 1), "init_features": 4},
+    }  # fmt: skip
+    objective = objective_of(description, {"freeze_features": True})
+    assert objective.trained("classifier") and not objective.trained("conv0")
+    variables = init(description)
+    labels, key = jnp.arange(4.0), jax.random.key(0)
+
+    def loss(params):
+        return objective.loss({**variables, "params": params}, images, labels, key, 0.5)
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, (_, updated)), grads = value_and_grad(variables["params"])
+    jax.tree.map(
+        np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"]
+    )  # the running statistics, which are also what normalises:
+    found = jax.jit(objective.evaluate)(variables, images, labels, key)
+    assert float(value) == pytest.approx(float(found["loss"].mean()), rel=1e-5)
+    for name, module in grads.items():
+        moved = any(bool(jnp.any(g != 0)) for g in jax.tree.leaves(module))
+        assert moved == (name == "classifier"), name
+
+
+def test_latent_dpm(diffae):
+    objective = objective_of(LATENT, {"sample_steps": 2, "decode_steps": 2}, diffae=diffae)
+    variables = init(LATENT)
+    variables["stats"] = {"z_mean": jnp.full(8, 3.0), "z_std": jnp.full(8, 2.0)}
+    codes = 3 + 2 * jax.random.normal(jax.random.key(1), (4, 8))
+    loss, _ = jax.jit(objective.loss)(variables, codes, None, jax.random.key(2), 0.5)
+    # The same as of normalised codes with no statistics.
+    plain = {**variables, "stats": {"z_mean": jnp.zeros(8), "z_std": jnp.ones(8)}}
+    same, _ = jax.jit(objective.loss)(plain, (codes - 3) / 2, None, jax.random.key(2), 0.5)
+    assert float(loss) == pytest.approx(float(same), rel=1e-5)
+    both = {**variables, **objective.frozen}
+    rows = jax.eval_shape(objective.picture, both, codes, jax.random.key(3))
+    assert [row.shape for row in rows] == [(4, 64, 64, 3)] * 2
+
+
+def test_bfloat16_computes_close_to_float32_and_keeps_parameters(images):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        objective = make_objective(REGRESSOR, make_module(REGRESSOR, precision), {})
+        variables = init(REGRESSOR)
+
+        def loss(v, objective=objective):
+            return objective.loss(v, images, jnp.arange(4.0), jax.random.key(0), 1.0)[0]
+
+        value_and_grad = jax.jit(jax.value_and_grad(loss))
+        losses[precision], grads = value_and_grad(variables)
+        assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+    assert losses["bfloat16"].dtype == jnp.float32
+    assert losses["bfloat16"] != losses["float32"]
+    assert float(losses["bfloat16"]) == pytest.approx(float(losses["float32"]), rel=0.05)
+
+
+def test_errors():
+    with pytest.raises(UserError, match="config.objective does not fit a ddpm: .*taus"):
+        objective_of(tiny.DDPM, {"taus": 3})
+    with pytest.raises(UserError, match="cannot be trained"):
+        make_objective({**tiny.DDPM, "kind": "caffe_resnet"}, None, {})

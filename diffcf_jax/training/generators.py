@@ -1,0 +1,192 @@
+"""The training of the generators: DDPM and Diff-AE."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffcf_jax.diffusion import ddim, ddpm
+from diffcf_jax.diffusion.schedule import (
+    Diffusion,
+    at,
+    q_posterior_mean,
+    q_sample,
+    respace,
+    training_target,
+)
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DDPMObjective:
+    """Denoising with a learned variance (Nichol and Dhariwal, 2021, eq. 16).
+
+    `L = |eps - eps_hat|^2 + L_vlb(t)` (or x_0 or v instead of eps), averaged over pixels; L_vlb
+    trains the variance only, because the mean it sees is detached.
+
+    Attributes:
+        module: the UNet.
+        diffusion: the full process.
+        max_timestep: draw t below this; a network for AC-RE never sees more noise than tau needs.
+        respacing: of the process that the pictures' F_tau uses.
+        tau: its depth.
+    """
+
+    module: nn.Module
+    diffusion: Diffusion
+    max_timestep: int | None = None
+    respacing: str = "50"
+    tau: int = 5
+
+    frozen: ClassVar[Mapping[str, Any]] = {}
+    best: ClassVar[str] = "loss"
+    trained: ClassVar[None] = None
+
+    def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
+        """The hybrid loss at one random timestep an image."""
+        del labels, progress
+        terms = {name: x.mean() for name, x in self._terms(variables, images, key, True).items()}
+        loss = terms.pop("loss")
+        return loss, (terms, {})
+
+    def evaluate(self, variables: Any, images: Array, labels: Array, key: Array):
+        """The same loss of held-out images, without dropout."""
+        del labels
+        return self._terms(variables, images, key, False)
+
+    def picture(self, variables: Any, images: Array, key: Array) -> list[Array]:
+        """Held-out images above their F_tau."""
+        process = respace(self.diffusion, self.respacing)
+        x = 2 * images - 1
+        noises = jax.random.normal(key, (self.tau, *x.shape))
+
+        def model(x_t: Array, t: Array) -> Array:
+            return self.module.apply(variables, x_t, jnp.full(x_t.shape[:1], t))
+
+        return [images, ddpm.noise_and_denoise(process, model, x, noises) / 2 + 0.5]
+
+    def _terms(self, variables: Any, images: Array, key: Array, train: bool) -> dict[str, Array]:
+        key_t, key_noise, key_dropout = jax.random.split(key, 3)
+        x = 2 * images - 1
+        limit = self.max_timestep or self.diffusion.num_timesteps
+        t = jax.random.randint(key_t, x.shape[:1], 0, limit)
+        noise = jax.random.normal(key_noise, x.shape)
+        x_t = q_sample(self.diffusion, x, t, noise)
+        output = self.module.apply(
+            variables, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
+        ).astype(jnp.float32)
+        channels = x.shape[-1]
+        wanted = training_target(self.diffusion, x, t, noise)
+        mse = jnp.square(output[..., :channels] - wanted).mean((1, 2, 3))
+        if self.diffusion.variance != "learned_range":
+            return {"loss": mse, "mse": mse}
+        detached = jnp.concatenate(
+            [jax.lax.stop_gradient(output[..., :channels]), output[..., channels:]], axis=-1
+        )
+        vlb = variational_bound(self.diffusion, detached, x, x_t, t)
+        return {"loss": mse + vlb, "mse": mse, "vlb": vlb}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DiffAEObjective:
+    """Denoising given z_sem, encoder and UNet together (Preechakul et al., 2022, eq. 6).
+
+    Attributes:
+        module: the DiffAE.
+        diffusion: the full process.
+        decode_steps: T of the reconstructions that are looked at.
+    """
+
+    module: nn.Module
+    diffusion: Diffusion
+    decode_steps: int = 10
+
+    frozen: ClassVar[Mapping[str, Any]] = {}
+    best: ClassVar[str] = "loss"
+    trained: ClassVar[None] = None
+
+    def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
+        """The squared error of the prediction given z_sem(x), at one random timestep an image."""
+        del labels, progress
+        mse = self._mse(variables, images, key, True).mean()
+        return mse, ({"mse": mse}, {})
+
+    def evaluate(self, variables: Any, images: Array, labels: Array, key: Array):
+        """The loss, and the reconstruction error in [0, 1] from inverted and from random x_T."""
+        del labels
+        _, inverted, rendered = self.picture(variables, images, key)
+        return {
+            "loss": self._mse(variables, images, key, False),
+            "reconstruction_mae": jnp.abs(inverted - images).mean((1, 2, 3)),
+            "render_mae": jnp.abs(rendered - images).mean((1, 2, 3)),
+        }
+
+    def picture(self, variables: Any, images: Array, key: Array) -> list[Array]:
+        """Held-out images, their reconstructions, and z_sem rendered from other noise."""
+        x = 2 * images - 1
+        z_sem = self.module.apply(variables, x, method="encode")
+        process = respace(self.diffusion, f"ddim{self.decode_steps}")
+
+        def model(x_t: Array, t: Array) -> Array:
+            t = jnp.full(x_t.shape[:1], t)
+            return self.module.apply(variables, x_t, t, z_sem, method="predict")
+
+        x_T = ddim.invert(process, model, x)
+        noise = jax.random.normal(key, x.shape)
+        decoded = (ddim.decode(process, model, start) / 2 + 0.5 for start in (x_T, noise))
+        return [images, *decoded]
+
+    def _mse(self, variables: Any, images: Array, key: Array, train: bool) -> Array:
+        key_t, key_noise, key_dropout = jax.random.split(key, 3)
+        x = 2 * images - 1
+        t = jax.random.randint(key_t, x.shape[:1], 0, self.diffusion.num_timesteps)
+        noise = jax.random.normal(key_noise, x.shape)
+        x_t = q_sample(self.diffusion, x, t, noise)
+        output = self.module.apply(
+            variables, x, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
+        ).astype(jnp.float32)
+        wanted = training_target(self.diffusion, x, t, noise)
+        return jnp.square(output - wanted).mean((1, 2, 3))
+
+
+def variational_bound(
+    diffusion: Diffusion, model_output: Array, x_start: Array, x_t: Array, t: Array
+) -> Array:
+    """One term of the variational bound, in bits a dimension (Nichol and Dhariwal, 2021, eq. 4-7).
+
+    `KL(q(x_(t-1) | x_t, x_0) || p(x_(t-1) | x_t))` for t > 0, `-log p(x_0 | x_1)` for t = 0 with
+    the likelihood of the 256 grey values.
+
+    Args:
+        diffusion: the process.
+        model_output: [B, H, W, 2C].
+        x_start: [B, H, W, C] in [-1, 1].
+        x_t: [B, H, W, C].
+        t: [B] indices.
+
+    Returns:
+        [B].
+    """
+    p = ddpm.p_mean_variance(diffusion, model_output, x_t, t, clip_denoised=False)
+    mean = q_posterior_mean(diffusion, x_start, x_t, t)
+    log_variance = at(diffusion.posterior_log_variance_clipped, t, x_t)
+    kl = 0.5 * (
+        p.log_variance
+        - log_variance
+        - 1
+        + jnp.exp(log_variance - p.log_variance)
+        + jnp.square(mean - p.mean) * jnp.exp(-p.log_variance)
+    )
+
+    def cdf(x: Array) -> Array:
+        return jax.scipy.stats.norm.cdf(x, p.mean, jnp.exp(0.5 * p.log_variance))
+
+    below = jnp.where(x_start < -0.999, 0.0, cdf(x_start - 1 / 255))
+    above = jnp.where(x_start > 0.999, 1.0, cdf(x_start + 1 / 255))
+    nll = -jnp.log(jnp.clip(above - below, 1e-12))
+    bound = jnp.where((t == 0)[:, None, None, None], nll, kl)
+    return bound.mean((1, 2, 3)) / jnp.log(2.0)

@@ -1,0 +1,65 @@
+"""The variables that a training starts from: fresh ones, or those of another network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+
+from diffcf_jax.checkpoint.network import init_variables
+from diffcf_jax.checkpoint.store import load_network
+from diffcf_jax.errors import UserError
+from diffcf_jax.training.regression import HEADS
+
+
+def initial_variables(network: Mapping[str, Any], seed: int, init: str = "") -> Any:
+    """Makes the variables before the first update.
+
+    A head (the last layer of a regressor) of another width than the new one is left as it was
+    initialised, so that a classifier can become a regressor; everything else must fit.
+
+    Args:
+        network: description of the network.
+        seed: of the initialisation.
+        init: network directory to start from; "" starts afresh.
+
+    Raises:
+        UserError: `init` is of another kind or does not fit.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    fresh = jax.jit(lambda key: init_variables(network, key))(key)
+    if not init:
+        return fresh
+    try:
+        found = load_network(init)
+    except UserError as error:
+        raise UserError(f"config.init: {error}") from None
+    if found.kind != network["kind"]:
+        raise UserError(f"config.init is a {found.kind}, not a {network['kind']}.")
+    wanted = flax.traverse_util.flatten_dict(fresh)
+    given = flax.traverse_util.flatten_dict(found.variables)
+    new_heads = {
+        path[1]
+        for path in wanted.keys() & given.keys()
+        if path[1] in HEADS and wanted[path].shape != given[path].shape
+    }
+    chosen, problems = dict(wanted), []
+    for path in sorted(wanted.keys() | given.keys()):
+        name = "/".join(path)
+        if path[1] in new_heads:
+            continue
+        if path not in given:
+            problems.append(f"{name} is missing")
+        elif path not in wanted:
+            problems.append(f"{name} is not in the new network")
+        elif wanted[path].shape != given[path].shape:
+            problems.append(f"{name} has shape {given[path].shape} instead of {wanted[path].shape}")
+        else:
+            chosen[path] = given[path]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(
+            f"config.init={init} does not fit config.network.model: "
+            f"{'; '.join(problems[:5])}{more}."
+        )
+    return flax.traverse_util.unflatten_dict(chosen)

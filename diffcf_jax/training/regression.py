@@ -1,0 +1,84 @@
+"""The training of regressors and oracles."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+HEADS = ("fc", "classifier")  # the last layer of a ResNet and of a DenseNet
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RegressionObjective:
+    """Mean squared error of a regressor, optionally on adversarial images.
+
+    The network predicts (y - mean) / scale of a label y, which is what the loss compares.
+
+    A regressor that tiny changes of the background can move tells little about its subject, and
+    pixel-space counterfactuals of it edit the background. Fast adversarial training (Wong et al.,
+    2020) takes that away: each image is moved by at most its own share of `adversarial` a pixel,
+    from a random start along the sign of the gradient. The radius grows over the first half of
+    the training; a fresh network learns nothing from the full one.
+
+    Attributes:
+        module: the regressor.
+        mean: of the labels, in the user's unit.
+        scale: their standard deviation, in the user's unit.
+        adversarial: the largest change of a pixel, in [0, 1]; 0 trains on clean images.
+        freeze_features: train the head only. The features see running statistics in their batch
+            norm, as they will when they are used, and nothing in them changes.
+    """
+
+    module: nn.Module
+    mean: float = 0.0
+    scale: float = 1.0
+    adversarial: float = 0.0
+    freeze_features: bool = False
+
+    frozen: ClassVar[Mapping[str, Any]] = {}
+    best: ClassVar[str] = "mae"
+
+    @property
+    def trained(self) -> Callable[[str], bool] | None:
+        """Which top-level modules' parameters are trained; None: all of them."""
+        return HEADS.__contains__ if self.freeze_features else None
+
+    def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
+        """(y - y_hat)^2, normalised, with batch statistics where the module keeps them."""
+        wanted = (labels - self.mean) / self.scale
+        rest = [name for name in variables if name != "params"]
+        train = not self.freeze_features
+        params = variables["params"]
+        if self.freeze_features:
+            stopped = jax.lax.stop_gradient(params)
+            params = {name: params[name] if name in HEADS else stopped[name] for name in params}
+        variables = {**variables, "params": params}
+
+        def squared_error(images: Array) -> tuple[Array, Any]:
+            predictions, updated = self.module.apply(variables, images, train=train, mutable=rest)
+            return jnp.mean(jnp.square(predictions - wanted)), updated
+
+        if self.adversarial:
+            key_radius, key_start = jax.random.split(key)
+            share = jax.random.uniform(key_radius, (images.shape[0], 1, 1, 1))
+            radius = self.adversarial * jnp.minimum(2 * progress, 1) * share
+            start = radius * jax.random.uniform(key_start, images.shape, minval=-1, maxval=1)
+            direction = jnp.sign(jax.grad(squared_error, has_aux=True)(images + start)[0])
+            change = jnp.clip(start + 1.25 * radius * direction, -radius, radius)
+            images = jax.lax.stop_gradient(images + change)
+        mse, updated = squared_error(images)
+        return mse, ({"mse": mse}, updated)
+
+    def evaluate(self, variables: Any, images: Array, labels: Array, key: Array):
+        """Absolute error in the user's unit, squared error as in the loss; running statistics."""
+        del key
+        error = self.module.apply(variables, images) - (labels - self.mean) / self.scale
+        return {"mae": jnp.abs(error) * self.scale, "loss": jnp.square(error)}
+
+    def picture(self, variables: Any, images: Array, key: Array) -> None:
+        """A regressor has nothing to show."""

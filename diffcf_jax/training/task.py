@@ -1,0 +1,199 @@
+"""What is trained on what: a network, its objective and the data, made to fit each other."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffcf_jax.checkpoint.network import REGRESSORS, Network, build_module
+from diffcf_jax.checkpoint.store import load_network
+from diffcf_jax.data.loader import read_rows
+from diffcf_jax.data.open import open_training_data
+from diffcf_jax.errors import UserError
+from diffcf_jax.sampling import code_channels
+from diffcf_jax.training.augment import OPTIONS, augment
+from diffcf_jax.training.latent import Codes, encode
+from diffcf_jax.training.objectives import Objective, make_objective
+
+Array = jax.Array
+
+PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a training is judged by: n examples that it never sees.
+
+    Attributes:
+        inputs: of the objective, [n, ...]; images as uint8.
+        labels: float32 [n].
+        images: uint8 [n, H, W, 3].
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A training, ready to be run.
+
+    Attributes:
+        network: the description of what comes out.
+        objective: what it is trained to do.
+        train_set: for `data.loader.batches`.
+        held_out: what it is judged by.
+        prepare: (a batch of `train_set`, key) -> inputs of the objective's loss.
+        statistics: variables of the network that the data determine.
+    """
+
+    network: dict[str, Any]
+    objective: Objective
+    train_set: Any
+    held_out: HeldOut
+    prepare: Callable[[Array, Array], Array]
+    statistics: Mapping[str, Any]
+
+
+def make_task(
+    network: Mapping[str, Any],
+    data: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    augmentation: Mapping[str, bool],
+    precision: str,
+    held_out_images: int,
+    batch_size: int,
+    mesh: Mesh,
+) -> Task:
+    """Opens the data and makes what is trained on them.
+
+    Args:
+        network: a description, see `Network.description`. A regressor's `unit`, `mean` and `scale`
+            are those of the training labels where they are missing or None; a latent DPM takes its
+            size from its Diff-AE.
+        data: see `data.open.open_training_data`.
+        objective: attributes of the objective; of a latent DPM also `diffae`, a network directory.
+        augmentation: see `augment`.
+        precision: "float32" or "bfloat16"; parameters, norms, softmax and losses stay float32.
+        held_out_images: how many, spread evenly over those that there are.
+        batch_size: images at a time where a Diff-AE encodes them.
+        mesh: the devices.
+
+    Raises:
+        UserError: something in the config is unknown or does not fit.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"Unknown config.precision '{precision}': float32 or bfloat16.")
+    for name in augmentation:
+        if name not in OPTIONS:
+            raise UserError(f"Unknown config.augment.{name}; choose from {', '.join(OPTIONS)}.")
+    objective = dict(objective)
+    diffae = None
+    if network["kind"] == "latent_dpm":
+        diffae = _load_diffae(objective.pop("diffae", ""))
+    network = {**network, "image_size": _image_size(network, diffae)}
+    train_set, held_out_set = open_training_data(data, network["image_size"])
+    network = _complete(network, train_set, diffae)
+    goal = make_objective(network, make_module(network, precision), objective, diffae)
+
+    count = min(held_out_images, len(held_out_set))
+    # Evenly spread, because neighbours in a grid look alike.
+    chosen = np.linspace(0, len(held_out_set) - 1, count).astype(int)
+    images, labels = read(held_out_set, chosen)
+    held_out = HeldOut(images, labels, images)
+    if diffae is None:
+
+        def prepare(batch: Array, key: Array) -> Array:
+            return augment(to_unit(batch), key, augmentation)
+
+        return Task(network, goal, train_set, held_out, prepare, {})
+
+    def codes_of(data: Any, rows: np.ndarray) -> np.ndarray:
+        return encode(diffae, lambda i: read(data, rows[i])[:1], len(rows), batch_size, mesh)
+
+    codes = codes_of(train_set, np.arange(len(train_set)))
+    train_codes = Codes(codes, np.asarray(train_set.labels), list(train_set.names))
+    held_out = HeldOut(codes_of(held_out_set, chosen), labels, images)
+    return Task(
+        network, goal, train_codes, held_out, lambda batch, key: batch, train_codes.statistics
+    )
+
+
+def make_module(network: Mapping[str, Any], precision: str) -> nn.Module:
+    """Makes a network's module, which computes in this precision."""
+    module = build_module(network)
+    dtype = PRECISIONS[precision]
+    return module if dtype is None else module.clone(dtype=dtype)
+
+
+def to_unit(batch: Array) -> Array:
+    """Images as an objective takes them: uint8 becomes float32 in [0, 1], codes stay."""
+    return batch.astype(jnp.float32) / 255 if batch.dtype == jnp.uint8 else batch
+
+
+def read(data: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Some images, uint8 [n, H, W, 3], and labels, float32 [n], of a data set."""
+    if hasattr(data, "images"):
+        return data.images[rows], np.asarray(data.labels[rows], np.float32)
+    images, labels, _ = read_rows(data, rows)
+    return images, labels
+
+
+def _load_diffae(directory: str) -> Network:
+    try:
+        diffae = load_network(directory)
+    except UserError as error:
+        raise UserError(f"config.objective.diffae: {error}") from None
+    if diffae.kind != "diffae":
+        raise UserError(f"config.objective.diffae is a {diffae.kind}, not a diffae.")
+    return diffae
+
+
+def _image_size(network: Mapping[str, Any], diffae: Network | None) -> int:
+    size = network.get("image_size")
+    if diffae is None:
+        if not size:
+            raise UserError("config.network.image_size is missing; give it in pixels.")
+        return size
+    theirs = diffae.description["image_size"]
+    if size not in (None, theirs):
+        raise UserError(
+            f"config.network.image_size={size}, but the Diff-AE of config.objective.diffae takes "
+            f"{theirs} pixels; leave it out."
+        )
+    return theirs
+
+
+def _complete(network: dict[str, Any], train_set: Any, diffae: Network | None) -> dict[str, Any]:
+    if diffae is not None:
+        channels = code_channels(diffae)
+        given = network["model"].get("channels")
+        if given not in (None, channels):
+            raise UserError(
+                f"config.network.model.channels={given}, but the codes of config.objective.diffae "
+                f"have {channels} numbers; leave it out."
+            )
+        return {**network, "model": {**network["model"], "channels": channels}}
+    if network["kind"] not in REGRESSORS:
+        return network
+    labels = np.asarray(train_set.labels, np.float64)
+    if not np.isfinite(labels).all():
+        raise UserError(
+            "A regressor needs a label for every image; give config.data.labels, a CSV file with "
+            "the columns name,y."
+        )
+    mean, scale = network.get("mean"), network.get("scale")
+    if scale is None and labels.std() == 0:
+        raise UserError(f"All labels are {labels[0]:g}; a regressor has nothing to learn from.")
+    return {
+        **network,
+        "unit": network.get("unit") or getattr(train_set, "unit", None),
+        "mean": float(labels.mean()) if mean is None else float(mean),
+        "scale": float(labels.std()) if scale is None else float(scale),
+    }
