@@ -1,28 +1,36 @@
 """What a run starts from: networks, images and targets, checked at the border."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from diffcf_jax.checkpoint.network import REGRESSORS, Network
 from diffcf_jax.checkpoint.store import load_network
+from diffcf_jax.data.celeba_hq import CelebAHQ
 from diffcf_jax.data.folder import ImageFolder
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 
+Config = Mapping[str, Any]
+
 
 def load_networks(
-    generator: Mapping[str, Any], regressor: Mapping[str, Any]
+    generator: Config, regressor: Config, oracle: Config | None = None
 ) -> tuple[Network, Network]:
     """Loads the generator and the regressor that a config names.
 
     Args:
-        generator: `checkpoint`, a network directory.
-        regressor: `checkpoint`, a network directory.
+        generator: `checkpoint`, a network directory; for one that has to be fetched first also
+            `original`, what it is made of and where that is found, and `convert`, the converter's
+            arguments.
+        regressor: the same keys.
+        oracle: the same keys; only told of when something else is missing.
 
     Raises:
         UserError: a checkpoint is missing or broken, or the two do not fit each other.
     """
+    _check_fetched({"generator": generator, "regressor": regressor, "oracle": oracle or {}})
     generator_net = _load("generator", generator)
     regressor_net = _load("regressor", regressor)
     if regressor_net.kind not in REGRESSORS:
@@ -57,26 +65,74 @@ def parse_targets(text: str) -> list[float]:
     return targets
 
 
-def open_data(data: Mapping[str, Any], image_size: int) -> Squares | ImageFolder:
-    """Opens the data set that a config names; a path alone means a folder.
+def open_data(data: Config, image_size: int) -> Squares | ImageFolder | CelebAHQ:
+    """Opens the data set that a config names.
+
+    Args:
+        data: `name` ("squares", "folder" or "celeba-hq"), `path` (given to the squares it means a
+            folder of images), `limit`, `convert` (folder), `attribute` and `attribute_targets`
+            (CelebA-HQ: the targets of faces without and with the attribute, in the label's unit).
+        image_size: the networks', in pixels.
 
     Raises:
         UserError: the name is unknown, or the folder does not serve.
     """
-    name = "folder" if data["path"] else data["name"]
-    limit = data["limit"]
+    name, path, limit = data["name"], data["path"], data["limit"]
     if limit is not None and limit < 1:
         raise UserError(f"config.data.limit={limit} must be at least 1.")
-    if name == "squares":
+    if name == "squares" and not path:
         return Squares("validation", limit)
-    if name == "folder":
-        if not data["path"]:
-            raise UserError("config.data.path is empty; give the folder that holds the images.")
-        return ImageFolder(data["path"], image_size, data["convert"], limit)
-    raise UserError(f"Unknown data set config.data.name='{name}'; choose squares or folder.")
+    if name not in ("squares", "folder", "celeba-hq"):
+        raise UserError(
+            f"Unknown data set config.data.name='{name}'; choose squares, folder or celeba-hq."
+        )
+    if not path:
+        raise UserError("config.data.path is empty; give the folder that holds the images.")
+    if name == "celeba-hq":
+        return CelebAHQ(
+            path,
+            image_size=image_size,
+            limit=limit,
+            target_attribute=data["attribute"],
+            targets=_two_targets(data["attribute_targets"]),
+        )
+    return ImageFolder(path, image_size, data["convert"], limit)
 
 
-def _load(role: str, config: Mapping[str, Any]) -> Network:
+def _check_fetched(sections: Mapping[str, Config]) -> None:
+    """Says how to get the checkpoints that are missing and that the config knows how to get."""
+    missing = {
+        role: config
+        for role, config in sections.items()
+        if config.get("original") and not Path(config["checkpoint"], "network.json").is_file()
+    }
+    if not missing.keys() & {"generator", "regressor"}:
+        return
+    lines = [
+        "The PyTorch originals of this config's networks have to be fetched and converted once "
+        "(or pass other checkpoints):"
+    ]
+    for role, config in missing.items():
+        purpose = ", only for eval.metrics" if role == "oracle" else ""
+        command = "python -m diffcf_jax.checkpoint.convert"
+        lines += [
+            f"\nconfig.{role}.checkpoint={config['checkpoint']} is missing{purpose}",
+            f"  from     {config['original']}",
+            f"  convert  {command} {config['convert']} --out {config['checkpoint']}",
+        ]
+    raise UserError("\n".join(lines))
+
+
+def _two_targets(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) != 2 or not all(math.isfinite(value) for value in values):
+        raise UserError(
+            f"config.data.attribute_targets={tuple(values)} must be two finite numbers: "
+            "the targets without and with the attribute."
+        )
+    return float(values[0]), float(values[1])
+
+
+def _load(role: str, config: Config) -> Network:
     try:
         return load_network(config["checkpoint"])
     except UserError as error:

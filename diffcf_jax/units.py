@@ -1,10 +1,12 @@
 """The unit of a regressor's values: what users read and write, and what the network predicts."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from diffcf_jax.counterfactual.types import Counterfactual
+from diffcf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +47,32 @@ class Unit:
 
 
 def unit_of(description: Mapping[str, Any], config: Mapping[str, Any]) -> Unit:
-    """The unit of a regressor: what the config says, else what the checkpoint says.
+    """The unit of a regressor, from its checkpoint or, where that says nothing, from the config.
 
     Args:
         description: of the network, with `unit`, `mean` and `scale`.
-        config: may hold the same keys; a missing one or None leaves the checkpoint's value.
+        config: may hold the same keys; None is as good as missing.
+
+    Raises:
+        UserError: both say something, but not the same; or the numbers make no sense.
     """
+    default = {"unit": None, "mean": 0.0, "scale": 1.0}
+    stored = {key: description.get(key, value) for key, value in default.items()}
+    wanted = {key: config[key] for key in default if config.get(key) is not None}
+    if stored != default and not wanted.items() <= stored.items():
+        raise UserError(
+            f"The regressor's config says {_as_text({**default, **wanted})}, but its checkpoint "
+            f"{_as_text(stored)}; set them in the config as they are right."
+        )
+    chosen = {**stored, **wanted}
+    unit = Unit(chosen["unit"] or None, float(chosen["mean"]), float(chosen["scale"]))
+    if not (math.isfinite(unit.mean) and math.isfinite(unit.scale) and unit.scale > 0):
+        raise UserError(
+            f"The regressor's mean={unit.mean:g} must be finite, and its scale={unit.scale:g} "
+            "finite and positive."
+        )
+    return unit
 
-    def choose(key: str, default: Any) -> Any:
-        value = config.get(key)
-        return value if value is not None else description.get(key, default)
 
-    return Unit(choose("unit", None), choose("mean", 0.0), choose("scale", 1.0))
+def _as_text(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())

@@ -15,7 +15,8 @@ gets: the networks see the images as they were saved, not as they were in memory
     oracle_error              |oracle(x') - target|
     oracle_success_rate       |oracle(x') - target| <= threshold
 
-The oracle is a second regressor, trained independently. Inputs that could not be explained are
+The oracle is a second regressor, trained independently. Errors are in the label's unit, which the
+config of the run or the checkpoint names. Inputs that could not be explained are
 in none of the means; results that did not succeed are in all of them.
 """
 
@@ -34,10 +35,12 @@ from diffcf_jax.data.squares import background_color, inner_square_color
 from diffcf_jax.errors import UserError
 from diffcf_jax.report.files import read_image, strict_json, write_file
 from diffcf_jax.report.html import read_summary
-from diffcf_jax.report.results import read_results
-from diffcf_jax.report.summary import Interval, bootstrap_mean, metrics_csv
+from diffcf_jax.report.log import read_results
+from diffcf_jax.report.summary import Interval, bootstrap_mean, metrics_csv, with_unit
+from diffcf_jax.units import unit_of
 
 BATCH_SIZE = 64
+IN_UNIT = ("final_error", "oracle_mae", "oracle_error")
 
 # Images [B, H, W, 3] float32 in [0, 1], B at most BATCH_SIZE, to predictions [B].
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -63,8 +66,9 @@ def evaluate(
             metrics are left out.
 
     Returns:
-        `metrics` (name -> `bootstrap_mean`), `n`, `errors`, `threshold`, the two checkpoints, and
-        `largest_change_of_prediction`: max |regressor(x') - y_final in results.jsonl|.
+        `metrics` (name -> `bootstrap_mean`), `n`, `errors`, `unit`, `threshold`, the two
+        checkpoints, and `largest_change_of_prediction`: max |regressor(x') - y_final in
+        results.jsonl|.
 
     Raises:
         UserError: a file is missing or broken, or the folder holds no result.
@@ -80,17 +84,20 @@ def evaluate(
     if regressor is None:
         raise UserError(f"the config of {folder} names no regressor.checkpoint: give --regressor")
     oracle = oracle or _checkpoint(config, "oracle")
-    predict_oracle = None if oracle is None else load_regressor(oracle)
-    values = measure(folder, explained, threshold, load_regressor(regressor), predict_oracle)
+    predict = load_regressor(regressor, config.get("regressor"))
+    predict_oracle = None if oracle is None else load_regressor(oracle, config.get("oracle"))
+    values = measure(folder, explained, threshold, predict, predict_oracle)
     changes = values.pop("change_of_prediction")
+    unit = config.get("regressor", {}).get("unit")
     summary = {
         "n": len(explained),
         "errors": len(rows) - len(explained),
+        "unit": unit,
         "threshold": threshold,
         "regressor": str(regressor),
         "oracle": None if oracle is None else str(oracle),
         "largest_change_of_prediction": max(changes, default=None),
-        "metrics": {name: bootstrap_mean(x) for name, x in values.items()},
+        "metrics": with_unit({k: bootstrap_mean(x) for k, x in values.items()}, IN_UNIT, unit),
     }
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
@@ -173,10 +180,14 @@ def square_metrics(
     }
 
 
-def load_regressor(directory: str | Path) -> Predict:
+def load_regressor(directory: str | Path, config: Mapping[str, Any] | None = None) -> Predict:
     """Loads a regressor as a function that is compiled once, for BATCH_SIZE images.
 
     Its predictions are in the label's unit: mean + scale * network(images).
+
+    Args:
+        directory: of the network.
+        config: may hold `unit`, `mean` and `scale`, which come before the checkpoint's.
 
     Raises:
         UserError: the network directory is missing or broken, or holds no regressor; when called,
@@ -186,8 +197,7 @@ def load_regressor(directory: str | Path) -> Predict:
     if network.kind not in REGRESSORS:
         raise UserError(f'{directory} holds a "{network.kind}", not a regressor: give another one')
     size = network.description["image_size"]
-    mean = network.description.get("mean", 0.0)
-    scale = network.description.get("scale", 1.0)
+    unit = unit_of(network.description, config or {})
     apply = jax.jit(network.module.apply)
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -199,7 +209,7 @@ def load_regressor(directory: str | Path) -> Predict:
             )
         padded = np.zeros([BATCH_SIZE, *images.shape[1:]], np.float32)
         padded[: len(images)] = images
-        return mean + scale * np.asarray(apply(network.variables, padded))[: len(images)]
+        return unit.denormalise(np.asarray(apply(network.variables, padded))[: len(images)])
 
     return predict
 
@@ -212,7 +222,8 @@ def format_table(metrics: Mapping[str, Interval]) -> str:
             lines.append(f"{name:<26}{'-':>10}   {'-':<22}{0:>6}")
             continue
         between = f"{interval['low']:.4f} to {interval['high']:.4f}"
-        lines.append(f"{name:<26}{interval['mean']:>10.4f}   {between:<22}{interval['n']:>6}")
+        line = f"{name:<26}{interval['mean']:>10.4f}   {between:<22}{interval['n']:>6}"
+        lines.append(f"{line}  {interval['unit']}" if "unit" in interval else line)
     return "\n".join(lines)
 
 
@@ -246,7 +257,7 @@ def main(_: Sequence[str]) -> None:
     print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
     print(
         "the regressor's predictions for the saved images differ from results.jsonl by at most "
-        f"{summary['largest_change_of_prediction'] or 0.0:.1e}"
+        f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
     )
     print(f"written: {Path(_RESULTS.value) / 'metrics.json'} and metrics.csv")
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--flags", help='the original\'s own flags, as "--num_channels 128 ..."')
     given.add_argument("--flags-json", type=Path, help="the same as a JSON object in a file")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(_join_flags(sys.argv[1:] if argv is None else argv))
     try:
         _check_out(args.out)
         flags = read_flags(args.kind, args.preset, args.flags, args.flags_json)
@@ -128,6 +128,15 @@ def read_flags(
             raise UserError(f"{json_file} must hold a JSON object of flags.")
         flags.update(given)
     return flags
+
+
+def _join_flags(argv: Sequence[str]) -> list[str]:
+    """Join "--flags" and its value, which argparse would take for an option of its own."""
+    words = list(argv)
+    if "--flags" in words[:-1]:
+        i = words.index("--flags")
+        words[i : i + 2] = [f"--flags={words[i + 1]}"]
+    return words
 
 
 def _split_flags(text: str) -> dict[str, str]:

@@ -96,6 +96,7 @@ def _ddpm_flags(description: Mapping[str, Any], unet: UNet) -> dict[str, Any]:
         "attention_downsampling must be factors of the image size",
     )
     _require(all(m == int(m) for m in unet.channel_mult), "channel_mult must be whole numbers")
+    _require(diffusion.get("predict", "eps") in ("eps", "x_start"), "it predicts v")
     learned = diffusion.get("variance", "learned_range") == "learned_range"
     _require(unet.out_channels == (6 if learned else 3), "out_channels must fit the variance")
     return {
@@ -131,6 +132,12 @@ def _diffae_flags(description: Mapping[str, Any], diffae: DiffAE) -> dict[str, A
     _require(unet.conv_resample and encoder.conv_resample, "conv_resample must be true")
     _require(not (unet.num_head_channels or encoder.num_head_channels), "num_head_channels")
     _require(unet.out_channels == 3, "out_channels must be 3")
+    _require(diffusion.get("predict", "eps") == "eps", "it must predict the noise")
+    # No resolutions mean those of the UNet there.
+    _require(
+        bool(encoder.attention_downsampling) or not unet.attention_downsampling,
+        "an encoder without attention needs a UNet without",
+    )
     return {
         "img_size": size,
         "net_ch": unet.channels,

@@ -3,7 +3,8 @@
     python -m eval.parity DIR [DIR ...] [--x64]
 
 Prints a row for every quantity of every folder. The exit status is 1 if a row fails, a stored
-array has no counterpart, or a folder cannot be interpreted.
+array has no counterpart, or a folder cannot be interpreted. Files among the folders, as a shell's
+`*` gives them, are named and passed over.
 """
 
 import argparse
@@ -57,8 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--x64", action="store_true", help="compute and compare in float64")
     args = parser.parse_args(argv)
+    for file in filter(Path.is_file, args.folders):
+        print(f"{file}: a file, passed over")
+    folders = [folder for folder in args.folders if not folder.is_file()]
+    if not folders:
+        print("no folder to compare")
+        return 1
     failures = 0
-    for folder in args.folders:
+    for folder in folders:
         start = time.perf_counter()
         with jax.enable_x64(args.x64):
             rows = compare_folder(folder, args.x64)

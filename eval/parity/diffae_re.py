@@ -56,12 +56,11 @@ def _check_losses(golden: Golden, original: Original, z_0: Array, x: Array, x_T:
 def original_optimizer(name: str, config: dict[str, Any]) -> optax.GradientTransformation:
     """The optimiser of a trajectory: "adam", "sgd" or "sgd_momentum" (0.9).
 
-    The config says it under one of its keys, and where it says nothing, the trajectory's name.
+    The config says it under some key, and where it says nothing, the trajectory's name.
     """
-    words = " ".join(
-        str(config[key]) for key in ("optimizer", "optim", "opt", "optimiser") if key in config
-    )
-    words = (words or name).lower()
+    words = " ".join(value.lower() for value in config.values() if isinstance(value, str))
+    if "sgd" not in words and "adam" not in words:
+        words = name.lower()
     if "sgd" not in words:
         return optax.adam(config["lr"])
     momentum = config.get("momentum", 0.9 if "mom" in words else None)
@@ -82,7 +81,8 @@ def _check_trajectory(
     norm = config.get("dist")
     distance = Distance()
     if norm not in (None, "None", "none"):
-        distance = Distance(norm, config.get("dist_type", "latent"), config["dist_factor"])
+        space = "pixel" if "pixel" in key else "latent"
+        distance = Distance(norm, config.get("dist_type", space), config.get("dist_factor", 0.0))
     optimizer = original_optimizer(key, config)
     update = jax.jit(jax.vmap(optimizer.update))
 

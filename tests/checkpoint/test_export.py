@@ -139,12 +139,26 @@ def test_metadata_and_layout(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "model, what",
-    [({"patch_size": 2}, "patch_size"), ({"emb_channels": 64}, "emb_channels"),
-     ({"channel_mult": [0.5, 1]}, "channel_mult"), ({"attention_downsampling": []}, "attention")],
+    "model, diffusion, what",
+    [({"patch_size": 2}, {}, "patch_size"), ({"emb_channels": 64}, {}, "emb_channels"),
+     ({"channel_mult": [0.5, 1]}, {}, "channel_mult"),
+     ({"attention_downsampling": []}, {}, "attention"), ({}, {"predict": "v"}, "predicts v")],
 )  # fmt: skip
-def test_what_the_original_cannot_build_is_refused(model, what):
-    description = {"kind": "ddpm", "model": UNET | model, "diffusion": {}, "image_size": 32}
+def test_what_the_original_cannot_build_is_refused(model, diffusion, what):
+    description = {"kind": "ddpm", "model": UNET | model, "diffusion": diffusion, "image_size": 32}
+    network = Network(description, build_module(description), {})
+    with pytest.raises(UserError, match=what):
+        export_network(network)
+
+
+@pytest.mark.parametrize(
+    "encoder, diffusion, what",
+    [({"attention_downsampling": []}, {}, "encoder without attention"),
+     ({}, {"predict": "v"}, "must predict the noise"), ({"num_heads": 4}, {}, "num_heads")],
+)  # fmt: skip
+def test_what_the_original_cannot_build_as_a_diffae_is_refused(encoder, diffusion, what):
+    model = {"unet": UNET | {"out_channels": 3}, "encoder": UNET | {"z_channels": 48} | encoder}
+    description = {"kind": "diffae", "model": model, "diffusion": diffusion, "image_size": 32}
     network = Network(description, build_module(description), {})
     with pytest.raises(UserError, match=what):
         export_network(network)

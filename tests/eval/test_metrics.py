@@ -133,8 +133,33 @@ def test_evaluate_with_networks(tmp_path):
     assert means["oracle_mae"] == pytest.approx(np.abs(y_oracle - y).mean(), abs=1e-5)
     assert means["oracle_error"] == pytest.approx(np.abs(y_oracle - target).mean(), abs=1e-5)
     assert json.loads((out / "metrics.json").read_text()) == summary
-    assert (out / "metrics.csv").read_text().startswith("metric,mean,low,high,n\nsquare_mae,")
+    assert (out / "metrics.csv").read_text().startswith("metric,mean,low,high,n,unit\nsquare")
     assert "oracle_success_rate" in format_table(summary["metrics"])
+
+
+def test_errors_are_in_the_unit_of_the_run(tmp_path):
+    regressor = save_tiny(tmp_path / "regressor", 0)
+    oracle = save_tiny(tmp_path / "oracle", 1, unit="years", scale=100.0)
+    image = Squares("validation", limit=1).images[0]
+    pairs = [(Record(0, "a.png", image, target=40.0), image.astype(np.float32) / 255)]
+    years = {"unit": "years", "scale": 100.0}
+    config = {
+        "method": {"threshold": 5.0},
+        "regressor": {"checkpoint": str(tmp_path / "regressor"), **years},
+        "oracle": {"checkpoint": str(tmp_path / "oracle"), **years},
+    }
+    write_run(tmp_path / "out", pairs, config)
+    summary = evaluate(tmp_path / "out")
+    y, y_oracle = (100 * network(image[None] / 255)[0] for network in (regressor, oracle))
+    assert summary["unit"] == "years" and summary["threshold"] == 5.0
+    for name, value in (("final_error", y - 40), ("oracle_mae", y_oracle - y)):
+        metric = summary["metrics"][name]
+        assert metric["mean"] == pytest.approx(abs(value), abs=1e-3)
+        assert metric["unit"] == "years"
+    assert "unit" not in summary["metrics"]["success_rate"]
+    (line,) = (s for s in format_table(summary["metrics"]).splitlines() if "final_error" in s)
+    assert line.endswith(" years")
+    assert (tmp_path / "out" / "metrics.csv").read_text().count(",years\n") == 3
 
 
 def test_other_images_have_no_square_metrics(tmp_path):

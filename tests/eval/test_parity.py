@@ -53,6 +53,11 @@ def test_a_folder_that_passes(copy, capsys):
     assert output.count("10 of 10 passed") == 2 and output.endswith("all passed\n")
     assert main([str(folder), "--x64"]) == 0
     assert "float64" in capsys.readouterr().out
+    # A shell's * gives files too: they are named. But something has to be compared.
+    (folder.parent / "README.md").write_text("What this is.")
+    assert main([str(path) for path in (folder.parent / "README.md", folder)]) == 0
+    assert "README.md: a file, passed over" in capsys.readouterr().out
+    assert main([str(folder.parent / "README.md")]) == 1
 
 
 def test_a_wrong_value_fails(copy, capsys):

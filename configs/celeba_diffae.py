@@ -1,0 +1,73 @@
+"""Diff-AE-RE of the ages of CelebA-HQ faces at 256 pixels (the paper's Table 2).
+
+python explain.py --config configs/celeba_diffae.py --workdir out_faces \
+    --config.data.path=CelebAMask-HQ
+python explain.py --config configs/celeba_diffae.py --workdir out_own \
+    --config.data.name=folder --config.data.path=FOLDER --config.targets=20,60
+
+The first explains the test split with the paper's targets: 80 years for a face that is marked
+Young, 10 for any other. The second takes any folder of 256 pixel faces and targets in years.
+Without the checkpoints either command says where their originals are and how to convert them.
+
+`method.inversion_steps` is the T of x -> x_T: 250 as the paper says; its code runs 20 whatever it
+is asked for. The paper's batches of 4 weigh the distance 4 times as much as its lambda_d says;
+here an image's result does not depend on its batch.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.method = dict(
+        name="diffae-re",
+        inversion_steps=250,  # x -> x_T; the paper's text (its code runs 20)
+        decode_steps=10,  # T of every decoding
+        iterations=200,
+        learning_rate=0.002,  # of Adam on z_sem
+        threshold=5.0,  # years; success: |prediction - target| at most this
+        distance_weight=1e-5,  # lambda_d
+        distance="l1",
+        distance_space="latent",
+        remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
+        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
+    )
+    config.generator = dict(
+        checkpoint="checkpoints/ffhq256_diffae",
+        original='last.ckpt of "DiffAE (autoencoding only): FFHQ256" in '
+        "https://github.com/phizaz/diffae#checkpoints",
+        convert="ffhq256_autoenc/last.ckpt --kind diffae --preset ffhq256",
+    )
+    config.regressor = dict(
+        checkpoint="checkpoints/age_regressor",
+        original="last.ckpt of the imdb-wiki-clean regressor in https://github.com/"
+        "DevinTDHa/Diffusion-Counterfactuals-for-Image-Regressors/releases",
+        convert="imdb-clean/version_0/checkpoints/last.ckpt --kind densenet-regressor "
+        "--preset celebahq",
+        unit="years",
+        mean=0.0,  # the network predicts (age - mean) / scale
+        scale=100.0,
+    )
+    config.oracle = dict(  # only eval.metrics asks it
+        checkpoint="checkpoints/age_oracle",
+        original="last.ckpt of the imdb-wiki-clean oracle in the same releases",
+        convert="imdb-clean_oracle/version_0/checkpoints/last.ckpt --kind densenet-regressor "
+        "--preset celebahq",
+        unit="years",
+        mean=0.0,
+        scale=100.0,
+    )
+    # name: "celeba-hq", or "folder" of images; convert: fit a folder's images of other sizes.
+    config.data = dict(
+        name="celeba-hq",
+        path="",
+        limit=ml_collections.config_dict.placeholder(int),
+        convert=False,
+        attribute="Young",
+        attribute_targets=(10.0, 80.0),  # years, for a face without and with the attribute
+    )
+    config.targets = ""  # years, "20,60": every image gets every target; "": by the attribute
+    config.batch_size = "auto"  # as many as fit into the memory; a number changes no result
+    config.seed = 0
+    return config
