@@ -17,6 +17,7 @@ from diffcf_jax.diffusion.schedule import (
     respace,
     training_target,
 )
+from diffcf_jax.errors import UserError
 
 Array = jax.Array
 
@@ -99,15 +100,24 @@ class DiffAEObjective:
         module: the DiffAE.
         diffusion: the full process.
         decode_steps: T of the reconstructions that are looked at.
+        weighting: of the timesteps. "uniform"; or "noise", by the standard deviation of the noise
+            in x_t: where there is little, the image itself tells the prediction and z_sem learns
+            next to nothing.
     """
 
     module: nn.Module
     diffusion: Diffusion
     decode_steps: int = 10
+    weighting: str = "uniform"
 
     frozen: ClassVar[Mapping[str, Any]] = {}
     best: ClassVar[str] = "loss"
     trained: ClassVar[None] = None
+
+    def __post_init__(self):
+        """Checks the weighting."""
+        if self.weighting not in ("uniform", "noise"):
+            raise UserError(f"Unknown objective.weighting '{self.weighting}': uniform or noise.")
 
     def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
         """The squared error of the prediction given z_sem(x), at one random timestep an image."""
@@ -150,7 +160,10 @@ class DiffAEObjective:
             variables, x, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
         ).astype(jnp.float32)
         wanted = training_target(self.diffusion, x, t, noise)
-        return jnp.square(output - wanted).mean((1, 2, 3))
+        mse = jnp.square(output - wanted).mean((1, 2, 3))
+        if self.weighting == "noise":
+            mse *= jnp.asarray(self.diffusion.sqrt_one_minus_alphas_cumprod, mse.dtype)[t]
+        return mse
 
 
 def variational_bound(

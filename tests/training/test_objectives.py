@@ -61,6 +61,17 @@ def test_generator_losses(description, images):
     assert float(found["loss"].mean()) == pytest.approx(float(loss), rel=1e-5)  # no dropout
 
 
+def test_noise_weighting(images):
+    uniform, weighted = (objective_of(tiny.DIFFAE, {"weighting": w}) for w in ("uniform", "noise"))
+    variables, key = init(tiny.DIFFAE), jax.random.key(2)
+    losses = [o.evaluate(variables, images, None, key)["loss"] for o in (uniform, weighted)]
+    t = jax.random.randint(jax.random.split(key, 3)[0], (4,), 0, uniform.diffusion.num_timesteps)
+    wanted = np.sqrt(1 - uniform.diffusion.alphas_cumprod)[t]
+    np.testing.assert_allclose(losses[1] / losses[0], wanted, rtol=1e-5)
+    with pytest.raises(UserError, match="weighting 'x'"):
+        objective_of(tiny.DIFFAE, {"weighting": "x"})
+
+
 def test_max_timestep_bounds_the_noise():
     seen = []
 
