@@ -1,0 +1,181 @@
+"""Measures an iteration, and beside it the PyTorch original's with the same weights and images.
+
+    python -m eval.speed --config configs/squares_acre.py
+    python -m eval.speed --config configs/squares_acre.py --originals CHECKOUT --random-weights
+
+CHECKOUT is a clone of https://github.com/DevinTDHa/Diffusion-Counterfactuals-for-Image-Regressors;
+its side needs PyTorch and torchvision (the extra `originals`). --random-weights takes networks of
+the paper's sizes: a checkpoint that the originals cannot build is no match for them.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffcf_jax.errors import UserError
+from eval.speed.job import write_job
+
+SIDES = {"diffcf_jax": "eval.speed.ours", "originals": "eval.speed.originals"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.speed",
+        description="Measure seconds an iteration, seconds a counterfactual and memory.",
+    )
+    parser.add_argument("--config", required=True, type=Path, help="a config of explain.py")
+    parser.add_argument("--originals", type=Path, help="a clone of the paper's repository")
+    parser.add_argument("--batch", default="1,4", help="batch sizes, separated by commas")
+    parser.add_argument("--repeats", type=int, default=3, help="timed iterations of each side")
+    parser.add_argument("--images", type=int, default=0, help="images of a whole run; 0: none")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU cores to use")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="the paper's sizes, untrained"
+    )
+    args = parser.parse_args(argv)
+    try:
+        config = _load_config(args.config)
+        names = list(SIDES) if args.originals else ["diffcf_jax"]
+        for batch in _numbers(args.batch):
+            with tempfile.TemporaryDirectory() as folder:
+                write_job(Path(folder), config, batch, args)
+                found = measure(Path(folder), names, args.repeats, args.images > 0)
+            print(table(batch, found), flush=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(
+    job: Path, names: Sequence[str], repeats: int, whole_run: bool
+) -> dict[str, dict[str, Any]]:
+    """Runs every side in a process of its own, and their iterations in turns.
+
+    Returns:
+        For each side `seconds` and `cpu_seconds` of each iteration, `compile_seconds` (ready to
+        iterate), `peak_bytes`, and for a whole run `run_seconds` and `finished`.
+
+    Raises:
+        UserError: a side fails.
+    """
+    sides = {name: _Side(name, job) for name in names}
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        for name, side in sides.items():
+            found[name] = {"compile_seconds": side.ask("prepare")["seconds"], "seconds": []}
+            found[name]["cpu_seconds"] = []
+        for turn in range(repeats + 1):
+            for name, side in sides.items():
+                answer = side.ask("iterate")
+                if turn > 0:  # the first one warms up
+                    found[name]["seconds"].append(answer["seconds"])
+                    found[name]["cpu_seconds"].append(answer["cpu_seconds"])
+        for name, side in sides.items():
+            found[name]["peak_bytes"] = side.ask("memory")["result"]
+            if whole_run:
+                answer = side.ask("explain")
+                seconds, finished = answer["result"]
+                found[name] |= {"run_seconds": seconds, "finished": finished}
+    finally:
+        for side in sides.values():
+            side.close()
+    return found
+
+
+def table(batch: int, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Medians with the smallest and largest value, and ratios to the originals."""
+    rows: list[tuple[str, str, str]] = []
+    ours, theirs = found["diffcf_jax"], found.get("originals")
+
+    def row(label: str, key: str, form: str, scale: float = 1.0) -> None:
+        if key not in ours:
+            return
+        cells = [_spread(side[key], form, scale) for side in (ours, theirs) if side]
+        ratio = f"{_median(theirs[key]) / _median(ours[key]):.2f}" if theirs else ""
+        rows.append((label, "".join(f"{cell:>24}" for cell in cells), ratio))
+
+    row("seconds an iteration", "seconds", ".2f")
+    row("CPU seconds an iteration", "cpu_seconds", ".2f")
+    row("peak memory, GiB", "peak_bytes", ".2f", 1 / 2**30)
+    row("seconds until the first iteration", "compile_seconds", ".1f")
+    if "run_seconds" in ours:
+        for side in (ours, theirs):
+            if side:
+                side["each"] = side["run_seconds"] / max(side["finished"], 1)
+        row("seconds a counterfactual", "each", ".2f")
+    head = f"{'batch ' + str(batch):34}" + "".join(f"{name:>24}" for name in found)
+    lines = [head + ("   theirs / ours" if theirs else "")]
+    return "\n".join(lines + [f"{label:34}{cells}   {ratio}" for label, cells, ratio in rows])
+
+
+class _Side:
+    """One side's process: answers each command with a line of JSON."""
+
+    def __init__(self, name: str, job: Path):
+        self._name = name
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", SIDES[name], str(job)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+        )  # fmt: skip
+
+    def ask(self, command: str) -> dict[str, Any]:
+        try:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+        except (OSError, json.JSONDecodeError):
+            self._log.seek(0)
+            reason = ([line for line in self._log.read().splitlines() if line] or ["no message"])[
+                -1
+            ]
+            raise UserError(f"{self._name} failed at '{command}': {reason}") from None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+
+def _median(values: float | Sequence[float]) -> float:
+    return statistics.median(values) if isinstance(values, list) else values
+
+
+def _spread(values: float | Sequence[float], form: str, scale: float) -> str:
+    text = f"{_median(values) * scale:{form}}"
+    if isinstance(values, list) and len(values) > 1:
+        text += f" ({min(values) * scale:{form}}-{max(values) * scale:{form}})"
+    return text
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"--batch={text} must be whole numbers separated by commas, such as 1,4.")
+    return numbers
+
+
+def _load_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"The config {path} does not exist.")
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""What both sides are given: the same weights, images, targets, options and threads."""
+
+import json
+import os
+import resource
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from diffcf_jax.checkpoint.export import export_network
+from diffcf_jax.checkpoint.network import Network, abstract_variables, build_module
+from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
+from diffcf_jax.checkpoint.store import load_network, save_network
+from diffcf_jax.counterfactual.build import METHODS
+from diffcf_jax.errors import UserError
+
+# Of the originals' kinds, by image size: the generators' presets and the regressors'
+_PRESETS = {
+    ("ddpm", 64): "square64", ("diffae", 64): "square64",
+    ("ddpm", 256): "celebahq", ("diffae", 256): "ffhq256",
+}  # fmt: skip
+_RESNET = {"kind": "resnet", "model": {}, "image_size": 64}
+_DENSENET = {"kind": "densenet", "model": {}, "image_size": 256}
+
+
+def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespace) -> None:
+    """Writes networks, images and options; the originals' weights only where they are asked.
+
+    Raises:
+        UserError: a checkpoint is missing, or the originals cannot build its network.
+    """
+    method = dict(config["method"])
+    kind = METHODS[method["name"]]
+    if args.random_weights:
+        generator, regressor = random_networks(
+            kind, 64 if config["data"]["name"] == "squares" else 256
+        )
+    else:
+        generator, regressor = (
+            load_network(config[role]["checkpoint"]) for role in ("generator", "regressor")
+        )
+    flags = {}
+    for role, network in (("generator", generator), ("regressor", regressor)):
+        save_network(folder / role, network.description, network.variables)
+        if args.originals:
+            _, weights, flags[role] = export_network(network)
+            save_file(weights, folder / f"{role}.safetensors")
+    size = generator.description["image_size"]
+    rng = np.random.default_rng(0)
+    count = max(batch, args.images)
+    np.savez(
+        folder / "images.npz",
+        images=rng.random((count, size, size, 3), np.float32),
+        targets=rng.random(count, np.float32),
+    )
+    # The config's threshold is in the label's unit, a network's in its own.
+    method["threshold"] /= regressor.description.get("scale") or 1.0
+    job = {
+        "method": method, "flags": flags, "batch": batch, "images": args.images,
+        "threads": args.threads, "originals": str(args.originals.resolve()) if flags else None,
+        "diffusion": generator.description["diffusion"],
+    }  # fmt: skip
+    (folder / "job.json").write_text(json.dumps(job))
+
+
+def read_job(folder: Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """The options, the images [N, H, W, 3] in [0, 1] and the targets [N]."""
+    arrays = np.load(folder / "images.npz")
+    return json.loads((folder / "job.json").read_text()), arrays["images"], arrays["targets"]
+
+
+def random_networks(kind: str, size: int) -> tuple[Network, Network]:
+    """A generator of the originals' size, "ddpm" or "diffae", and a regressor, untrained."""
+    describe = ORIGINALS[kind][1]
+    description = describe(PRESETS[kind, _PRESETS[kind, size]], {})
+    return tuple(
+        Network(d, build_module(d), _random_variables(d))
+        for d in (description, _RESNET if size == 64 else _DENSENET)
+    )
+
+
+def _random_variables(description: Mapping[str, Any]) -> Any:
+    """Weights of unit gain, norms that scale by 1."""
+    rng = np.random.default_rng(0)
+
+    def leaf(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        if len(shape.shape) > 1:
+            values = rng.standard_normal(shape.shape, np.float32)
+            return values / np.sqrt(np.prod(shape.shape[:-1], dtype=np.float32))
+        return np.full(shape.shape, path[-1].key in ("scale", "var"), np.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, abstract_variables(description))
+
+
+def serve(prepare: Callable[[Path], tuple[Callable[[], Any], Callable[[], Any]]]) -> None:
+    """Answers commands on stdin, one a line, each with a line of JSON.
+
+    "prepare" calls `prepare`, which returns (iterate, explain); "iterate" and "explain" call
+    those; "memory" answers with the most bytes that the process ever held.
+    """
+    folder = Path(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed
+    threads = json.loads((folder / "job.json").read_text())["threads"]
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    iterate = explain = None
+    for line in sys.stdin:
+        command, result = line.strip(), None
+        start, cpu = time.monotonic(), time.process_time()
+        match command:
+            case "prepare":
+                iterate, explain = prepare(folder)
+            case "iterate":
+                iterate()
+            case "explain":
+                result = explain()
+            case "memory":
+                result = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            case _:
+                raise UserError(f"Unknown command '{command}'.")
+        answer = {
+            "seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu,
+            "result": result,
+        }  # fmt: skip
+        print(json.dumps(answer), file=answers, flush=True)
