@@ -128,12 +128,13 @@ class ACRE:
             params, state.x_adv, state.aim, noises, state.x, state.keep
         )
         lost = ~jnp.isfinite(y_hat)  # no step leads back: the image is given up
-        # Once refined it has to come closer: F_tau is noisy, and a lucky sample is what failed.
-        tolerance = jnp.where(state.keep.any(), self.threshold / 2, self.threshold)
+        # Once refined it has to come closer, in smaller steps: F_tau is noisy, and a lucky sample
+        # is what failed.
+        care = jnp.where(state.keep.any(), 0.5, 1.0)
         moved = state.replace(
-            x_adv=pgd_update(state.x_adv, gradient, self.step_size, self.gradient_floor),
+            x_adv=pgd_update(state.x_adv, gradient, care * self.step_size, self.gradient_floor),
             iteration=state.iteration + 1,
-            stopped=(jnp.abs(y_hat - state.aim) <= tolerance)
+            stopped=(jnp.abs(y_hat - state.aim) <= care * self.threshold)
             | (state.iteration + 1 >= self.iterations)
             | lost,
             done=lost,
@@ -150,7 +151,7 @@ class ACRE:
 
         If the refined image misses the target, PGD goes on with the mask fixed, on F_tau(x')
         inside it and the input outside. It aims off the target by the difference between what it
-        read and what the refined image reads, and has to come twice as close.
+        read and what the refined image reads, and has to come twice as close, in half steps.
         """
         dilated = dilate(change_mask(state.x, state.x_adv), self.dilation)
         keep = (dilated < self.inpaint).astype(state.x.dtype)
@@ -233,7 +234,7 @@ class ACRE:
 
 
 def pgd_update(
-    x_adv: Array, gradient: Array, step_size: float, gradient_floor: float = 0.0
+    x_adv: Array, gradient: Array, step_size: float | Array, gradient_floor: float = 0.0
 ) -> Array:
     """One signed gradient step, projected onto [0, 1] (the paper's ball never binds).
 
