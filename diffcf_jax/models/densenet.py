@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffcf_jax.models.convnet import batch_norm, conv
-from diffcf_jax.models.layers import uniform_fan_in
+from diffcf_jax.models.layers import avg_pool, uniform_fan_in
 
 
 class DenseLayer(nn.Module):
@@ -37,7 +37,7 @@ class Transition(nn.Module):
         """Map [B, H, W, C] to [B, H/2, W/2, C/2]."""
         h = nn.relu(batch_norm(train, self.dtype, "norm")(x))
         h = conv(x.shape[-1] // 2, 1, 1, 0, self.dtype, "conv", "fan_in")(h)
-        return nn.avg_pool(h, (2, 2), strides=(2, 2))
+        return avg_pool(h)
 
 
 class DenseNet(nn.Module):

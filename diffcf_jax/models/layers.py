@@ -48,8 +48,14 @@ def depth_to_space(x: Array, patch_size: int) -> Array:
 
 
 def avg_pool(x: Array) -> Array:
-    """Halves the resolution by 2x2 means: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    return nn.avg_pool(x, (2, 2), (2, 2))
+    """Halves the resolution by 2x2 means: [B, H, W, C] -> [B, H/2, W/2, C].
+
+    Not a windowed reduction: with one image under vmap, XLA's CPU compiler (jaxlib 0.10.2) makes
+    a wrong program of a convolution that is followed by one.
+    """
+    b, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2]
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
 
 
 def upsample_nearest(x: Array) -> Array:

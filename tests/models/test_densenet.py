@@ -47,3 +47,13 @@ def test_heads_and_normalisation():
     classifier = DenseNet(**small, outputs=3)
     logits, _ = jax.eval_shape(classifier.init_with_output, jax.random.key(1), x)
     assert logits.shape == (2, 3)
+
+
+def test_one_image_under_vmap_reads_as_without():
+    # Sizes at which XLA's CPU compiler took a pooled convolution for another one.
+    module = DenseNet(blocks=(6, 12, 24))
+    x = np.random.default_rng(0).random((1, 256, 256, 3), np.float32)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    expected = jax.jit(module.apply)(variables, x)
+    one = jax.vmap(lambda image: module.apply(variables, image[None])[0])
+    np.testing.assert_allclose(jax.jit(one)(x), expected, rtol=1e-4)
