@@ -135,8 +135,7 @@ def compile_only(
     slots = max(1, -(-batch_size // mesh.size))
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     try:
-        with jax.default_matmul_precision("float32"):  # as `build_method` sets it on a TPU
-            program = compile_step(method, abstract, image_shape, slots * mesh.size, mesh)
+        program = compile_step(method, abstract, image_shape, slots * mesh.size, mesh)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"The program does not compile for {topology}: {reason}") from error

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -33,8 +32,7 @@ def build_method(
             `remat`, what a gradient recomputes to save memory: "none", each denoising "step" or
             within it each "block" of the network; and
             `precision`, that of the generator: "float32" or "bfloat16". Parameters, norms,
-            softmax, the network's output and everything outside of it are float32 always, and
-            off the CPU JAX is told to multiply float32 numbers in full precision.
+            softmax, the network's output and everything outside of it are float32 always.
 
     Raises:
         UserError: the name, an option, or the kind of the generator does not fit.
@@ -52,9 +50,6 @@ def build_method(
         if value not in known:
             raise UserError(f"Unknown config.method.{key}={value!r}; choose {', '.join(known)}.")
     options["remat"] = remat != "none"
-    if jax.default_backend() != "cpu":
-        # GPUs and TPUs multiply float32 numbers in fewer bits unless they are told not to.
-        jax.config.update("jax_default_matmul_precision", "float32")
     diffusion = generator.description["diffusion"]
     module = generator.module.clone(dtype=PRECISION[precision], remat=remat == "block")
     try:

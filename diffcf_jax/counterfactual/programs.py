@@ -1,5 +1,6 @@
 """The compiled programs of a method for a fixed number of slots, and how many slots fit."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -131,7 +132,8 @@ def compile_programs(
     """
     start = time.monotonic()
     judges = -(-slots // (4 * mesh.size)) * mesh.size
-    init = _lower_init(method, params, image_shape, slots, mesh)
+    with _full_precision(mesh):
+        init = _lower_init(method, params, image_shape, slots, mesh)
     empty = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), init.out_info)
     step = _jit_step(method, mesh)
     some = jax.tree.map(
@@ -140,8 +142,10 @@ def compile_programs(
     one, many = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     finish = jax.jit(
         jax.vmap(method.finish, in_axes=(None, 0)), in_shardings=(one, many), out_shardings=many
-    ).lower(params, some)
-    compiled = [lowered.compile() for lowered in (init, step.lower(params, empty), finish)]
+    )
+    with _full_precision(mesh):
+        lowered = (init, step.lower(params, empty), finish.lower(params, some))
+    compiled = [program.compile() for program in lowered]
     return Programs(
         params=params,
         mesh=mesh,
@@ -198,9 +202,10 @@ def compile_step(
     method: Method, params: Any, image_shape: tuple[int, ...], slots: int, mesh: Mesh
 ) -> jax.stages.Compiled:
     """The program of one iteration alone: (params, states) -> (states, (stopped, misses))."""
-    states = _lower_init(method, params, image_shape, slots, mesh).out_info
-    states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), states)
-    return _jit_step(method, mesh).lower(params, states).compile()
+    with _full_precision(mesh):
+        states = _lower_init(method, params, image_shape, slots, mesh).out_info
+        states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), states)
+        return _jit_step(method, mesh).lower(params, states).compile()
 
 
 def _fitting(compile_: Callable[..., Any], *arguments: Any) -> Any:
@@ -211,6 +216,13 @@ def _fitting(compile_: Callable[..., Any], *arguments: Any) -> Any:
         if out_of_memory(error):
             return None
         raise
+
+
+def _full_precision(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """GPUs and TPUs multiply float32 numbers in fewer bits unless they are told not to."""
+    if mesh.devices.flat[0].platform == "cpu":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision("float32")
 
 
 def _lower_init(
