@@ -1,12 +1,14 @@
 """What a run starts from: networks, images and targets, checked at the border."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffcf_jax.checkpoint.network import REGRESSORS, Network
-from diffcf_jax.checkpoint.store import load_network
+from diffcf_jax.checkpoint.convert import describe_unconverted
+from diffcf_jax.checkpoint.network import REGRESSORS, Network, abstract_variables, build_module
+from diffcf_jax.checkpoint.store import load_network, read_description
 from diffcf_jax.data.celeba_hq import CelebAHQ
 from diffcf_jax.data.folder import ImageFolder
 from diffcf_jax.data.squares import Squares
@@ -31,8 +33,27 @@ def load_networks(
         UserError: a checkpoint is missing or broken, or the two do not fit each other.
     """
     _check_fetched({"generator": generator, "regressor": regressor, "oracle": oracle or {}})
-    generator_net = _load("generator", generator)
-    regressor_net = _load("regressor", regressor)
+    networks = _load("generator", generator), _load("regressor", regressor)
+    _check_pair(*networks)
+    return networks
+
+
+def abstract_networks(generator: Config, regressor: Config) -> tuple[Network, Network]:
+    """The same networks with the shapes of their weights instead of the weights.
+
+    Args:
+        generator: as in `load_networks`; a checkpoint that is missing is described by `convert`.
+        regressor: the same.
+
+    Raises:
+        UserError: a checkpoint is missing and `convert` too, or the two do not fit each other.
+    """
+    networks = _abstract("generator", generator), _abstract("regressor", regressor)
+    _check_pair(*networks)
+    return networks
+
+
+def _check_pair(generator_net: Network, regressor_net: Network) -> None:
     if regressor_net.kind not in REGRESSORS:
         raise UserError(f"config.regressor.checkpoint is a {regressor_net.kind}, not a regressor.")
     size = generator_net.description["image_size"]
@@ -41,7 +62,6 @@ def load_networks(
             f"The generator is of {size} pixels and the regressor of "
             f"{regressor_net.description['image_size']}; give two checkpoints of one image size."
         )
-    return generator_net, regressor_net
 
 
 def parse_targets(text: str) -> list[float]:
@@ -133,7 +153,23 @@ def _two_targets(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _load(role: str, config: Config) -> Network:
-    try:
+    with _naming(role):
         return load_network(config["checkpoint"])
+
+
+def _abstract(role: str, config: Config) -> Network:
+    directory = Path(config["checkpoint"])
+    with _naming(role):
+        if config.get("convert") and not (directory / "network.json").is_file():
+            description = describe_unconverted(config["convert"])
+        else:
+            description = read_description(directory)
+        return Network(description, build_module(description), abstract_variables(description))
+
+
+@contextlib.contextmanager
+def _naming(role: str) -> Iterator[None]:
+    try:
+        yield
     except UserError as error:
         raise UserError(f"config.{role}.checkpoint: {error}") from None

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from diffcf_jax import parallel
+from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.aot import Estimate, compile_only
 from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Finished, Job, Statistics, explain_all
 from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import load_networks, open_data, parse_targets
+from diffcf_jax.inputs import abstract_networks, load_networks, open_data, parse_targets
 from diffcf_jax.preemption import termination
 from diffcf_jax.report.html import write_report
 from diffcf_jax.report.log import read_results, result_key, write_results
@@ -88,14 +89,15 @@ def run(
     }  # fmt: skip
     config["batch_size"] = slots = _parse_batch_size(batch_size)
     wanted = parse_targets(targets)
-    built, params, unit, image_size = _load_method(method, generator, regressor, oracle)
+    networks = load_networks(generator, regressor, oracle)
+    built, params, unit, image_size = _build(method, *networks, regressor)
     config["regressor"]["unit"] = unit.name  # of all values in the results
     records = open_data(data, image_size)
-    networks = {role: fingerprint(variables) for role, variables in params.items()}
+    fingerprints = {role: fingerprint(variables) for role, variables in params.items()}
 
     statistics = Statistics()
     with (
-        _folder(workdir, {**config, "networks": networks}, from_scratch),
+        _folder(workdir, {**config, "networks": fingerprints}, from_scratch),
         _writer(workdir, records.names, several_targets=len(wanted) > 1) as writer,
     ):
         todo = _todo(records.names, wanted, writer.finished())
@@ -141,10 +143,11 @@ def compile_for(
     generator: Mapping[str, Any],
     regressor: Mapping[str, Any],
     batch_size: int | str,
-    oracle: Mapping[str, Any] | None = None,
     **_: Any,
 ) -> Estimate:
     """Compiles a run's iteration for a TPU pod that is not there, and estimates its speed.
+
+    Needs no weights: a checkpoint that has not been converted yet is known by its preset.
 
     Args:
         topology: such as "v5e:16x16", see `compile_only`.
@@ -152,26 +155,25 @@ def compile_for(
         generator: as in `run`.
         regressor: as in `run`.
         batch_size: images on all chips together; "auto": one on each.
-        oracle: as in `run`.
 
     Raises:
         UserError: the config, a checkpoint or the topology does not serve.
     """
     slots = _parse_batch_size(batch_size)
-    built, params, _, size = _load_method(method, generator, regressor, oracle)
+    networks = abstract_networks(generator, regressor)
+    built, params, _, size = _build(method, *networks, regressor)
     shape = (size, size, 3)
     precision = method.get("precision", "float32")
     return compile_only(built, params, shape, 1 if slots == "auto" else slots, topology, precision)
 
 
-def _load_method(
+def _build(
     method: Mapping[str, Any],
-    generator: Mapping[str, Any],
+    generator_net: Network,
+    regressor_net: Network,
     regressor: Mapping[str, Any],
-    oracle: Mapping[str, Any] | None,
 ) -> tuple[Method, dict[str, Any], Unit, int]:
     """The method, its params, the unit of the regressor and the size of the images."""
-    generator_net, regressor_net = load_networks(generator, regressor, oracle)
     unit = unit_of(regressor_net.description, regressor)
     options = {key: value for key, value in method.items() if key != "name"}
     options["threshold"] /= unit.scale

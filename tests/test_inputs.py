@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,7 +6,7 @@ from PIL import Image
 from diffcf_jax.data.folder import ImageFolder
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import load_networks, open_data, parse_targets
+from diffcf_jax.inputs import abstract_networks, load_networks, open_data, parse_targets
 from tests import tiny
 
 DATA = {"name": "squares", "path": "", "limit": None, "convert": False}
@@ -87,3 +88,34 @@ def test_missing_checkpoints_are_told_with_what_makes_them(tmp_path):
     # The oracle alone is nothing that explaining needs.
     tiny.save(tmp_path / "ddpm", tiny.DDPM)
     assert load_networks(generator, regressor, oracle)[0].kind == "ddpm"
+
+
+def shapes(network):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), network.variables)
+
+
+def test_networks_without_their_weights(tmp_path):
+    generator = {"checkpoint": tiny.save(tmp_path / "ddpm", tiny.DDPM)}
+    regressor = {"checkpoint": tiny.save(tmp_path / "regressor", tiny.REGRESSOR)}
+    loaded = load_networks(generator, regressor)
+    for whole, abstract in zip(loaded, abstract_networks(generator, regressor), strict=True):
+        assert shapes(whole) == shapes(abstract)
+        assert whole.description == abstract.description
+    missing = {"checkpoint": str(tmp_path / "missing")}
+    with pytest.raises(UserError, match=r"^config.generator.checkpoint: There is no network"):
+        abstract_networks(missing, regressor)
+    with pytest.raises(UserError, match="two checkpoints of one image size"):
+        abstract_networks({**missing, "convert": "x.pt --kind ddpm --preset celebahq"}, regressor)
+
+
+def test_networks_that_were_not_converted_yet_are_known_by_their_presets(tmp_path):
+    missing = str(tmp_path / "missing")
+    generator, regressor = abstract_networks(
+        {"checkpoint": missing, "convert": "x.pt --kind diffae --preset ffhq256"},
+        {"checkpoint": missing, "convert": "y --kind densenet-regressor --preset celebahq"},
+    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(generator.variables))
+    assert round(count / 1e6, 1) == 168.5
+    assert regressor.kind == "densenet" and regressor.description["image_size"] == 256
+    count = sum(leaf.size for leaf in jax.tree.leaves(regressor.variables["params"]))
+    assert 6.9e6 < count < 7.1e6  # densenet121 without the 1000 classes

@@ -28,19 +28,7 @@ from diffcf_jax.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffcf_jax.checkpoint.convert",
-        description="Turn a PyTorch original's checkpoint into a network directory.",
-    )
-    parser.add_argument("source", type=Path, help="the original's checkpoint")
-    parser.add_argument("--kind", required=True, choices=sorted(ORIGINALS))
-    parser.add_argument("--out", required=True, type=Path, help="the directory to write")
-    names = sorted({name for _, name in PRESETS})
-    parser.add_argument("--preset", help=f"flags of a known network: {', '.join(names)}")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--flags", help='the original\'s own flags, as "--num_channels 128 ..."')
-    given.add_argument("--flags-json", type=Path, help="the same as a JSON object in a file")
-    args = parser.parse_args(_join_flags(sys.argv[1:] if argv is None else argv))
+    args = _parse(sys.argv[1:] if argv is None else argv)
     try:
         _check_out(args.out)
         flags = read_flags(args.kind, args.preset, args.flags, args.flags_json)
@@ -53,6 +41,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(f"{args.out}: {args.kind} of {args.source}, as kind {description['kind']}")
     return 0
+
+
+def describe_unconverted(arguments: str) -> dict[str, Any]:
+    """Describe the network that the command line makes, by its flags alone.
+
+    Args:
+        arguments: SOURCE and the options without --out; a DenseNet is taken for a densenet121.
+
+    Raises:
+        UserError: a flag is unknown or does not fit.
+    """
+    args = _parse([*shlex.split(arguments), "--out", "."])
+    flags = read_flags(args.kind, args.preset, args.flags, args.flags_json)
+    return ORIGINALS[args.kind][1](flags, {})
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m diffcf_jax.checkpoint.convert",
+        description="Turn a PyTorch original's checkpoint into a network directory.",
+    )
+    parser.add_argument("source", type=Path, help="the original's checkpoint")
+    parser.add_argument("--kind", required=True, choices=sorted(ORIGINALS))
+    parser.add_argument("--out", required=True, type=Path, help="the directory to write")
+    names = sorted({name for _, name in PRESETS})
+    parser.add_argument("--preset", help=f"flags of a known network: {', '.join(names)}")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--flags", help='the original\'s own flags, as "--num_channels 128 ..."')
+    given.add_argument("--flags-json", type=Path, help="the same as a JSON object in a file")
+    return parser.parse_args(_join_flags(argv))
 
 
 def import_network(

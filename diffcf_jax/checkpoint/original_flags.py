@@ -294,7 +294,9 @@ def _count(shapes: Mapping[str, Any], start: str, end: str = ".conv2.weight") ->
 
 
 def _densenet_model(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Arguments of `DenseNet` by the shapes of its features."""
+    """Arguments of `DenseNet` by the shapes of its features; its defaults where there are none."""
+    if not shapes:
+        return {}
     growth = shapes["denseblock1.denselayer1.conv2.weight"][0]
     counts = (_count(shapes, f"denseblock{i}.") for i in range(1, 100))
     return {

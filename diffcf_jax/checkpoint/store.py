@@ -58,7 +58,7 @@ def load_network(directory: str | os.PathLike) -> Network:
             the network that its `network.json` describes.
     """
     directory = Path(directory).absolute()
-    description = _read_description(directory)
+    description = read_description(directory)
     module = build_module(description)
     wanted = abstract_variables(description)
     hint = "copy or train the checkpoint again"
@@ -114,7 +114,12 @@ def restore_state(checkpoints: ocp.CheckpointManager, like: Any) -> Any:
         ) from None
 
 
-def _read_description(directory: Path) -> dict[str, Any]:
+def read_description(directory: Path) -> dict[str, Any]:
+    """Reads what a network directory says of its network.
+
+    Raises:
+        UserError: it is missing, or of another format.
+    """
     path = directory / "network.json"
     if not path.is_file():
         raise UserError(
