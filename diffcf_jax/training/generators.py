@@ -1,7 +1,7 @@
 """The training of the generators: DDPM and Diff-AE."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -103,12 +103,18 @@ class DiffAEObjective:
         weighting: of the timesteps. "uniform"; or "noise", by the standard deviation of the noise
             in x_t: where there is little, the image itself tells the prediction and z_sem learns
             next to nothing.
+        scales: sides in pixels of the squares over which errors are averaged before they are
+            squared, `mean_s s^2 mean(pool_s(error)^2)`; each side divides the image's. An error
+            that nothing can predict, as that of sensor noise, weighs the same at each scale, and
+            an error of a whole area weighs s^2 times as much, so that z_sem learns areas early
+            (the multiscale loss of Hoogeboom et al., 2023, "simple diffusion", section 2.4).
     """
 
     module: nn.Module
     diffusion: Diffusion
     decode_steps: int = 10
     weighting: str = "uniform"
+    scales: Sequence[int] = (1,)
 
     frozen: ClassVar[Mapping[str, Any]] = {}
     best: ClassVar[str] = "loss"
@@ -160,7 +166,12 @@ class DiffAEObjective:
             variables, x, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
         ).astype(jnp.float32)
         wanted = training_target(self.diffusion, x, t, noise)
-        mse = jnp.square(output - wanted).mean((1, 2, 3))
+        for s in self.scales:
+            if s < 1 or x.shape[1] % s:
+                raise UserError(f"objective.scales: {s} does not divide {x.shape[1]} pixels.")
+        error = output - wanted
+        pooled = ((s, nn.avg_pool(error, (s, s), (s, s))) for s in self.scales)
+        mse = sum(s * s * jnp.square(e).mean((1, 2, 3)) for s, e in pooled) / len(self.scales)
         if self.weighting == "noise":
             mse *= jnp.asarray(self.diffusion.sqrt_one_minus_alphas_cumprod, mse.dtype)[t]
         return mse

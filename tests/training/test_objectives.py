@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax.checkpoint.network import Network, build_module, init_variables
-from diffcf_jax.diffusion.schedule import make_diffusion, q_sample
+from diffcf_jax.diffusion.schedule import make_diffusion, q_sample, training_target
 from diffcf_jax.errors import UserError
 from diffcf_jax.training.generators import variational_bound
 from diffcf_jax.training.objectives import make_objective
@@ -70,6 +70,23 @@ def test_noise_weighting(images):
     np.testing.assert_allclose(losses[1] / losses[0], wanted, rtol=1e-5)
     with pytest.raises(UserError, match="weighting 'x'"):
         objective_of(tiny.DIFFAE, {"weighting": "x"})
+
+
+def test_scales(images):
+    objective = objective_of(tiny.DIFFAE, {"scales": (1, 4)})
+    key = jax.random.key(2)
+    found = objective.evaluate(init(tiny.DIFFAE), images, None, key)["loss"]
+    # A network that starts at zero misses the whole target.
+    key_t, key_noise, _ = jax.random.split(key, 3)
+    diffusion = objective.diffusion
+    t = jax.random.randint(key_t, (4,), 0, diffusion.num_timesteps)
+    noise = jax.random.normal(key_noise, images.shape)
+    target = np.asarray(training_target(diffusion, 2 * images - 1, t, noise))
+    areas = target.reshape(4, 16, 4, 16, 4, 3).mean((2, 4))
+    wanted = (np.square(target).mean((1, 2, 3)) + 16 * np.square(areas).mean((1, 2, 3))) / 2
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    with pytest.raises(UserError, match="scales: 5 does not divide 64"):
+        objective_of(tiny.DIFFAE, {"scales": (1, 5)}).evaluate(init(tiny.DIFFAE), images, None, key)
 
 
 def test_max_timestep_bounds_the_noise():
@@ -172,6 +189,16 @@ def test_frozen_features_keep_everything_but_the_head(images):
     for name, module in grads.items():
         moved = any(bool(jnp.any(g != 0)) for g in jax.tree.leaves(module))
         assert moved == (name == "classifier"), name
+
+
+def test_frozen_norm_keeps_running_statistics(images):
+    objective = objective_of(REGRESSOR, {"freeze_norm": True})
+    variables, labels, key = init(REGRESSOR), jnp.arange(4.0), jax.random.key(0)
+    loss, (_, updated) = jax.jit(objective.loss)(variables, images, labels, key, 0.5)
+    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+    found = jax.jit(objective.evaluate)(variables, images, labels, key)["loss"]
+    assert float(loss) == pytest.approx(float(found.mean()), rel=1e-5)
+    assert objective.trained is None  # everything else goes on to learn
 
 
 def test_latent_dpm(diffae):
