@@ -15,11 +15,11 @@ def get_config() -> ml_collections.ConfigDict:
         inversion_steps=250,  # x -> x_T; the paper's text (its code runs 20)
         decode_steps=10,  # T of every decoding
         iterations=200,
-        learning_rate=0.002,  # of Adam on z_sem
+        learning_rate=0.03,  # of Adam on z_sem; ours, the paper's is 0.002 for its own z_sem
         threshold=0.05,  # success: |prediction - target| at most this
-        distance_weight=0.0,  # lambda_d; the paper uses none on the squares
+        distance_weight=3e-4,  # lambda_d; ours, the paper uses none on the squares
         distance="l1",
-        distance_space="latent",
+        distance_space="pixel",  # or "latent"
         remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
         precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
     )

@@ -25,7 +25,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         model=MODELS[variant],
         diffusion=dict(steps=1000, schedule="linear", predict="eps", variance="fixed_large"),
     )
-    config.objective = dict(decode_steps=10)
+    # weighting="noise" and scales=(1, 2, 4, 8) teach z_sem small areas, see docs/training.md.
+    config.objective = dict(decode_steps=10, weighting="uniform", scales=(1,))
     config.augment = dict(mirror=True)  # left to right; False where that changes what is shown
     config.batch_size = {"tiny": 32, "small": 64, "paper": 64}[variant]
     config.accumulate = 1

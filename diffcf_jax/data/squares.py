@@ -211,6 +211,47 @@ def _draw_train(size: int) -> tuple[np.ndarray, np.ndarray]:
     return _read_only(latents, images)
 
 
+class DistractingSquares(Squares):
+    """The squares with random colours everywhere but in the inner square, to train regressors on.
+
+    `x + u std patches` around the inner square, where `patches` is the mean of normal noise in
+    cells of 1, 2, 4 and 8 pixels, scaled to a standard deviation of 1, and u is uniform in [0, 1]
+    for each image. A regressor of the plain data takes a border that turns red for a redder
+    square, and counterfactuals redden the border; here the border says nothing.
+
+    Args:
+        split: as of `Squares`.
+        std: in [0, 1] pixel units.
+        limit: as of `Squares`.
+    """
+
+    def __init__(self, split: str, std: float, limit: int | None = None):
+        super().__init__(split, limit)
+        self.std = std
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        """All images, uint8 [N, 64, 64, 3], read-only."""
+        images = super().images.copy()
+        for i, mask in enumerate(self.masks):
+            random = np.random.default_rng((_SEED, i))
+            change = 255 * self.std * random.uniform() * _patches(random)
+            changed = np.clip(images[i] + np.where(mask[..., None], 0, change), 0, 255)
+            images[i] = np.round(changed)
+        images.setflags(write=False)
+        return images
+
+
+def _patches(random: np.random.Generator) -> np.ndarray:
+    """Noise of unit variance in cells of 1, 2, 4 and 8 pixels, [64, 64, 3]."""
+    total = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3))
+    for cell in (1, 2, 4, 8):
+        cells = random.standard_normal((IMAGE_SIZE // cell, IMAGE_SIZE // cell, 3))
+        total += cells.repeat(cell, 0).repeat(cell, 1)
+    shift = tuple(random.integers(8, size=2))
+    return np.roll(total, shift, (0, 1)) / 2
+
+
 @functools.lru_cache(maxsize=1)
 def _draw_validation() -> tuple[np.ndarray, np.ndarray]:
     """Latents [630, 4] and images of the validation set."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax.data.squares import (
+    DistractingSquares,
     Squares,
     background_color,
     inner_mask,
@@ -159,3 +160,20 @@ def test_access():
 def test_bad_arguments(arguments, message):
     with pytest.raises(UserError, match=message):
         Squares(*arguments)
+
+
+def test_distractions_change_everything_but_the_inner_square():
+    plain, distracting = Squares("train", 32), DistractingSquares("train", 0.2, 32)
+    masks = plain.masks
+    np.testing.assert_array_equal(distracting.images[masks], plain.images[masks])
+    np.testing.assert_array_equal(distracting.labels, plain.labels)
+    np.testing.assert_array_equal(distracting[3].image, distracting.images[3])
+    change = distracting.images.astype(float) - plain.images
+    assert distracting.images.dtype == np.uint8
+    strength = np.array([c[~mask].std() for c, mask in zip(change, masks, strict=True)])
+    assert strength.min() < 10 and 30 < strength.max() < 60  # at most 0.2 * 255 = 51, and chance
+    # The same image whatever the number of images, and another change for each.
+    np.testing.assert_array_equal(
+        DistractingSquares("train", 0.2, 4).images, distracting.images[:4]
+    )
+    assert not np.array_equal(change[0], change[1])
