@@ -6,10 +6,16 @@ part of the square move it as well, and counterfactuals that use them say little
 Patches of noise in green and blue teach it to look at red, and tiles of noise to weigh all of the
 square alike.
 
-The shipped network took 52 minutes on 2 cores that were busy with other work besides; its mean
-absolute error on the validation squares is 0.018.
+A second training with random colours around the square (`distraction`) teaches it that the border
+says nothing.
 
 python train.py --config configs/train/squares_regressor.py --workdir runs/squares_regressor
+python train.py --config configs/train/squares_regressor.py --workdir runs/squares_regressor_2 \
+    --config.init=runs/squares_regressor/network --config.data.distraction=0.2 \
+    --config.steps=4000 --config.optimizer.learning_rate=1e-3
+
+The shipped network is that of the second. The two took 52 and 11 minutes on 2 cores that were busy
+with other work besides; its mean absolute error on the validation squares is 0.018.
 """
 
 import ml_collections
@@ -28,7 +34,8 @@ def get_config() -> ml_collections.ConfigDict:
         scale=1.0,
     )
     config.objective = dict(adversarial=0.0)
-    config.data = dict(name="squares")
+    config.data = dict(name="squares", distraction=0.0)
+    config.init = ""  # a network directory to start from
     config.steps = 10_000
     config.batch_size = 64
     config.optimizer = dict(

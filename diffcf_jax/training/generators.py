@@ -35,6 +35,7 @@ class DDPMObjective:
         max_timestep: draw t below this; a network for AC-RE never sees more noise than tau needs.
         respacing: of the process that the pictures' F_tau uses.
         tau: its depth.
+        scales: see `multiscale_error`.
     """
 
     module: nn.Module
@@ -42,6 +43,7 @@ class DDPMObjective:
     max_timestep: int | None = None
     respacing: str = "50"
     tau: int = 5
+    scales: Sequence[int] = (1,)
 
     frozen: ClassVar[Mapping[str, Any]] = {}
     best: ClassVar[str] = "loss"
@@ -82,7 +84,7 @@ class DDPMObjective:
         ).astype(jnp.float32)
         channels = x.shape[-1]
         wanted = training_target(self.diffusion, x, t, noise)
-        mse = jnp.square(output[..., :channels] - wanted).mean((1, 2, 3))
+        mse = multiscale_error(output[..., :channels] - wanted, self.scales)
         if self.diffusion.variance != "learned_range":
             return {"loss": mse, "mse": mse}
         detached = jnp.concatenate(
@@ -103,11 +105,7 @@ class DiffAEObjective:
         weighting: of the timesteps. "uniform"; or "noise", by the standard deviation of the noise
             in x_t: where there is little, the image itself tells the prediction and z_sem learns
             next to nothing.
-        scales: sides in pixels of the squares over which errors are averaged before they are
-            squared, `mean_s s^2 mean(pool_s(error)^2)`; each side divides the image's. An error
-            that nothing can predict, as that of sensor noise, weighs the same at each scale, and
-            an error of a whole area weighs s^2 times as much, so that z_sem learns areas early
-            (the multiscale loss of Hoogeboom et al., 2023, "simple diffusion", section 2.4).
+        scales: see `multiscale_error`; areas are what z_sem is to learn early.
     """
 
     module: nn.Module
@@ -166,15 +164,34 @@ class DiffAEObjective:
             variables, x, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
         ).astype(jnp.float32)
         wanted = training_target(self.diffusion, x, t, noise)
-        for s in self.scales:
-            if s < 1 or x.shape[1] % s:
-                raise UserError(f"objective.scales: {s} does not divide {x.shape[1]} pixels.")
-        error = output - wanted
-        pooled = ((s, nn.avg_pool(error, (s, s), (s, s))) for s in self.scales)
-        mse = sum(s * s * jnp.square(e).mean((1, 2, 3)) for s, e in pooled) / len(self.scales)
+        mse = multiscale_error(output - wanted, self.scales)
         if self.weighting == "noise":
             mse *= jnp.asarray(self.diffusion.sqrt_one_minus_alphas_cumprod, mse.dtype)[t]
         return mse
+
+
+def multiscale_error(error: Array, scales: Sequence[int]) -> Array:
+    """The squared error of areas of several sizes, `mean_s s^2 mean(pool_s(error)^2)`.
+
+    `pool_s` averages over squares of s by s pixels. An error that nothing can predict, as that of
+    noise, weighs the same at each scale; an error of a whole area weighs s^2 times as much as at
+    scale 1 (after the multiscale loss of Hoogeboom et al., 2023, "simple diffusion").
+
+    Args:
+        error: [B, H, W, C].
+        scales: sides of the squares in pixels; (1,) is the mean squared error.
+
+    Returns:
+        [B].
+
+    Raises:
+        UserError: a side does not divide the image's.
+    """
+    for s in scales:
+        if s < 1 or error.shape[1] % s:
+            raise UserError(f"objective.scales: {s} does not divide {error.shape[1]} pixels.")
+    pooled = ((s, nn.avg_pool(error, (s, s), (s, s))) for s in scales)
+    return sum(s * s * jnp.square(e).mean((1, 2, 3)) for s, e in pooled) / len(scales)
 
 
 def variational_bound(
