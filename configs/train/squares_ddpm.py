@@ -8,8 +8,8 @@ python train.py --config configs/train/squares_ddpm.py --workdir runs/squares_dd
     --config.init=runs/squares_ddpm/network --config.objective.scales="(1,2,4,8)"
 
 The second training compares the means of areas as well, so that F_tau keeps the square's colour.
-The shipped network is that of the second, which took 12 minutes on 2 cores that were busy with other
-work besides.
+The shipped network is that of the second, which took 12 minutes on 2 cores that were busy with
+other work besides.
 """
 
 import ml_collections
