@@ -2,6 +2,14 @@
 
 python explain.py --config configs/squares_diffae.py --workdir out_diffae
 python -m eval.metrics --results out_diffae
+
+On the saved images: Square MAE 0.056, Background MAE 0.0025, success 97.3%, 11.6 iterations; the
+oracle reads the target to 0.031. It took 17 minutes on 2 cores that were busy with other work
+besides. The images that fail are asked for black squares.
+
+With the paper's learning_rate=0.002 and no distance 16 of these images need 70 iterations each and
+have Square MAE 0.102 and Background MAE 0.010: small steps stop as soon as |prediction - target|
+falls below the threshold, large ones land anywhere within it.
 """
 
 import ml_collections

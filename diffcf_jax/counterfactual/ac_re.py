@@ -121,7 +121,9 @@ class ACRE:
         """One PGD step: x' <- clip(x' - step_size sign(d/dx' (y^ - aim)^2), 0, 1).
 
         The criterion is tested on the prediction before the update, as in the original, so the
-        image that refinement gets has moved one step further.
+        image that refinement gets has moved one step further. In the last quarter of the iterations
+        every fifth image is refined whatever F_tau's sample reads: what can just be reached, such
+        as the brightest red, is reached by some refined images and by hardly any sample.
         """
         noises = self._noises(jax.random.fold_in(state.key, 1), state.iteration, self.tau, state.x)
         _, y_hat, gradient = self.attack_gradient(
@@ -131,17 +133,20 @@ class ACRE:
         # Once refined it has to come closer, in smaller steps: F_tau is noisy, and a lucky sample
         # is what failed.
         care = jnp.where(state.keep.any(), 0.5, 1.0)
+        number = state.iteration + 1
+        look = (4 * number > 3 * self.iterations) & (number % 5 == 0)
         moved = state.replace(
             x_adv=pgd_update(state.x_adv, gradient, care * self.step_size, self.gradient_floor),
-            iteration=state.iteration + 1,
+            iteration=number,
             stopped=(jnp.abs(y_hat - state.aim) <= care * self.threshold)
-            | (state.iteration + 1 >= self.iterations)
+            | look
+            | (number >= self.iterations)
             | lost,
             done=lost,
             result=state.result.replace(
                 y_final=jnp.where(lost, y_hat, state.result.y_final),
                 curve=state.result.curve.at[state.iteration].set(y_hat),
-                iterations=state.iteration + 1,
+                iterations=number,
             ),
         )
         return select(state.stopped, state, moved)

@@ -107,6 +107,17 @@ def test_init():
     assert 0.001 < difference < 0.2
 
 
+def test_late_images_are_refined_whatever_f_tau_reads():
+    state, looks = start(shift=9.0), []  # no image reads that
+    while not state.done:
+        state = STEP(PARAMS, state)
+        if state.stopped:
+            looks.append(int(state.iteration))
+        state = FINISH(PARAMS, state)
+    assert looks == [25, 30]  # every fifth of the last quarter of 30
+    assert not state.result.success and state.best_miss < 9
+
+
 def test_an_image_reaches_its_target_as_it_is_saved():
     state = run(start())
     result = state.result
