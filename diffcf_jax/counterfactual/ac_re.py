@@ -122,8 +122,8 @@ class ACRE:
 
         The criterion is tested on the prediction before the update, as in the original, so the
         image that refinement gets has moved one step further. In the last quarter of the iterations
-        every fifth image is refined whatever F_tau's sample reads: what can just be reached, such
-        as the brightest red, is reached by some refined images and by hardly any sample.
+        every image is refined whatever F_tau's sample reads: what can just be reached, such as the
+        brightest red, is reached by some refined images and by hardly any sample.
         """
         noises = self._noises(jax.random.fold_in(state.key, 1), state.iteration, self.tau, state.x)
         _, y_hat, gradient = self.attack_gradient(
@@ -134,13 +134,12 @@ class ACRE:
         # is what failed.
         care = jnp.where(state.keep.any(), 0.5, 1.0)
         number = state.iteration + 1
-        look = (4 * number > 3 * self.iterations) & (number % 5 == 0)
+        late = 4 * number > 3 * self.iterations
         moved = state.replace(
             x_adv=pgd_update(state.x_adv, gradient, care * self.step_size, self.gradient_floor),
             iteration=number,
             stopped=(jnp.abs(y_hat - state.aim) <= care * self.threshold)
-            | look
-            | (number >= self.iterations)
+            | late
             | lost,
             done=lost,
             result=state.result.replace(
