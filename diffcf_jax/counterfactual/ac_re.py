@@ -138,9 +138,7 @@ class ACRE:
         moved = state.replace(
             x_adv=pgd_update(state.x_adv, gradient, care * self.step_size, self.gradient_floor),
             iteration=number,
-            stopped=(jnp.abs(y_hat - state.aim) <= care * self.threshold)
-            | late
-            | lost,
+            stopped=(jnp.abs(y_hat - state.aim) <= care * self.threshold) | late | lost,
             done=lost,
             result=state.result.replace(
                 y_final=jnp.where(lost, y_hat, state.result.y_final),
