@@ -44,6 +44,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         # An error in an error: quoted, with escaped line ends.
         what = re.sub(r"[\\'\"]+", "'", str(error.args[0]).replace("\\n", " ")).strip("' ")
+        what = re.sub(r"^(\S+)' Did", r"\1. Did", what)
         _fail(f"The config has no such key: {what}")
     except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
         _fail(error)

@@ -73,10 +73,8 @@ def load_network(directory: str | os.PathLike) -> Network:
         )
         try:
             variables = checkpointer.restore(directory / "params", target)
-        except Exception as error:
-            raise UserError(
-                f"The checkpoint {directory / 'params'} is damaged ({_first_line(error)}); {hint}."
-            ) from None
+        except Exception:  # what it says is of arrays and slices, not of files
+            raise UserError(f"The checkpoint {directory / 'params'} is damaged; {hint}.") from None
     return Network(description, module, variables)
 
 

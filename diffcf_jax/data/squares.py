@@ -112,6 +112,37 @@ class Squares:
         return latents[: len(self)], images[: len(self)]
 
 
+class DistractingSquares(Squares):
+    """The squares with random colours everywhere but in the inner square, to train regressors on.
+
+    `x + u std patches` around the inner square, where `patches` is the mean of normal noise in
+    cells of 1, 2, 4 and 8 pixels, scaled to a standard deviation of 1, and u is uniform in [0, 1]
+    for each image. A regressor of the plain data takes a border that turns red for a redder
+    square, and counterfactuals redden the border; here the border says nothing.
+
+    Args:
+        split: as of `Squares`.
+        std: in [0, 1] pixel units.
+        limit: as of `Squares`.
+    """
+
+    def __init__(self, split: str, std: float, limit: int | None = None):
+        super().__init__(split, limit)
+        self.std = std
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        """All images, uint8 [N, 64, 64, 3], read-only."""
+        images = super().images.copy()
+        for i, mask in enumerate(self.masks):
+            random = np.random.default_rng((_SEED, i))
+            change = 255 * self.std * random.uniform() * _patches(random)
+            changed = np.clip(images[i] + np.where(mask[..., None], 0, change), 0, 255)
+            images[i] = np.round(changed)
+        images.setflags(write=False)
+        return images
+
+
 def render_square(
     inner: int, background: int, row: int, column: int, noise: np.ndarray
 ) -> np.ndarray:
@@ -209,37 +240,6 @@ def _draw_train(size: int) -> tuple[np.ndarray, np.ndarray]:
             latents[i, k] = random.randint(low, high)
         images[i] = render_square(*latents[i], _noise(random))
     return _read_only(latents, images)
-
-
-class DistractingSquares(Squares):
-    """The squares with random colours everywhere but in the inner square, to train regressors on.
-
-    `x + u std patches` around the inner square, where `patches` is the mean of normal noise in
-    cells of 1, 2, 4 and 8 pixels, scaled to a standard deviation of 1, and u is uniform in [0, 1]
-    for each image. A regressor of the plain data takes a border that turns red for a redder
-    square, and counterfactuals redden the border; here the border says nothing.
-
-    Args:
-        split: as of `Squares`.
-        std: in [0, 1] pixel units.
-        limit: as of `Squares`.
-    """
-
-    def __init__(self, split: str, std: float, limit: int | None = None):
-        super().__init__(split, limit)
-        self.std = std
-
-    @functools.cached_property
-    def images(self) -> np.ndarray:
-        """All images, uint8 [N, 64, 64, 3], read-only."""
-        images = super().images.copy()
-        for i, mask in enumerate(self.masks):
-            random = np.random.default_rng((_SEED, i))
-            change = 255 * self.std * random.uniform() * _patches(random)
-            changed = np.clip(images[i] + np.where(mask[..., None], 0, change), 0, 255)
-            images[i] = np.round(changed)
-        images.setflags(write=False)
-        return images
 
 
 def _patches(random: np.random.Generator) -> np.ndarray:

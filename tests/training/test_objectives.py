@@ -191,16 +191,6 @@ def test_frozen_features_keep_everything_but_the_head(images):
         assert moved == (name == "classifier"), name
 
 
-def test_frozen_norm_keeps_running_statistics(images):
-    objective = objective_of(REGRESSOR, {"freeze_norm": True})
-    variables, labels, key = init(REGRESSOR), jnp.arange(4.0), jax.random.key(0)
-    loss, (_, updated) = jax.jit(objective.loss)(variables, images, labels, key, 0.5)
-    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
-    found = jax.jit(objective.evaluate)(variables, images, labels, key)["loss"]
-    assert float(loss) == pytest.approx(float(found.mean()), rel=1e-5)
-    assert objective.trained is None  # everything else goes on to learn
-
-
 def test_latent_dpm(diffae):
     objective = objective_of(LATENT, {"sample_steps": 2, "decode_steps": 2}, diffae=diffae)
     variables = init(LATENT)
