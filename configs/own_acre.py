@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         threshold=0.05,  # success: |prediction - target| at most this; in the label's unit
         inpaint=0.15,  # dilated change below which a pixel is kept
         dilation=5,
+        remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
     )
     config.generator = dict(checkpoint="runs/ddpm/network")
     config.regressor = dict(checkpoint="runs/regressor/best")

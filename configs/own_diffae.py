@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         distance_weight=0.0,  # lambda_d
         distance="l1",
         distance_space="latent",
+        remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
     )
     config.generator = dict(checkpoint="runs/diffae/network")
     config.regressor = dict(checkpoint="runs/regressor/best")

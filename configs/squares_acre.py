@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         threshold=0.05,  # success: |prediction - target| at most this
         inpaint=0.15,  # dilated change below which a pixel is kept
         dilation=5,
-        remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
+        remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
         precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
     )
     config.generator = dict(checkpoint="checkpoints/squares_ddpm")

@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
         distance_weight=3e-4,  # lambda_d; ours, the paper uses none on the squares
         distance="l1",
         distance_space="pixel",  # or "latent"
-        remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
+        remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
         precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
     )
     config.generator = dict(checkpoint="checkpoints/squares_diffae")

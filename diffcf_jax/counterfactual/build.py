@@ -29,8 +29,8 @@ def build_method(
         regressor: (variables, images [B, H, W, 3] in [0, 1]) -> [B].
         options: attributes of `ACRE` and `respacing`; or attributes of `DiffAERE` with
             `inversion_steps`, `decode_steps` and `learning_rate`; and for both
-            `remat`, what a gradient recomputes to save memory: "none", each denoising "step" or
-            within it each "block" of the network; and
+            `remat`, what a gradient recomputes to save memory: "none" (no convolution, product
+            or attention), each denoising "step" or within it each "block" of the network; and
             `precision`, that of the generator: "float32" or "bfloat16". Parameters, norms,
             softmax, the network's output and everything outside of it are float32 always.
 
@@ -45,7 +45,7 @@ def build_method(
             f"but generator.checkpoint is a {generator.kind}."
         )
     options = dict(options)
-    remat, precision = options.pop("remat", "step"), options.pop("precision", "float32")
+    remat, precision = options.pop("remat", "none"), options.pop("precision", "float32")
     for key, value, known in (("remat", remat, REMAT), ("precision", precision, PRECISION)):
         if value not in known:
             raise UserError(f"Unknown config.method.{key}={value!r}; choose {', '.join(known)}.")

@@ -1,5 +1,7 @@
 """Memory: what a program needs, what a device has left, and what running out looks like."""
 
+import contextlib
+import ctypes
 from pathlib import Path
 
 import jax
@@ -30,6 +32,15 @@ def free_bytes(device: jax.Device) -> float:
     if "bytes_limit" not in statistics:
         raise UserError("This device does not tell its memory; give config.batch_size a number.")
     return statistics["bytes_limit"] - statistics["bytes_in_use"]
+
+
+def return_freed_memory() -> None:
+    """Gives the memory that a compiler has freed back to the system, where the C library can.
+
+    On a CPU that is two thirds of a GiB for the paper's networks, which glibc would keep.
+    """
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # Windows, macOS, musl
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -15,7 +15,12 @@ from jax.sharding import Mesh
 
 from diffcf_jax import parallel
 from diffcf_jax.counterfactual.flops import count_flops
-from diffcf_jax.counterfactual.memory import free_bytes, memory_bytes, out_of_memory
+from diffcf_jax.counterfactual.memory import (
+    free_bytes,
+    memory_bytes,
+    out_of_memory,
+    return_freed_memory,
+)
 from diffcf_jax.counterfactual.types import Method
 
 # The rest is for states in transit, fragmentation, and on a CPU for everything else that runs.
@@ -146,6 +151,7 @@ def compile_programs(
     with _full_precision(mesh):
         lowered = (init, step.lower(params, empty), finish.lower(params, some))
     compiled = [program.compile() for program in lowered]
+    return_freed_memory()
     return Programs(
         params=params,
         mesh=mesh,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from diffcf_jax.diffusion.ddpm import Model
+from diffcf_jax.diffusion.remat import checkpoint_step
 from diffcf_jax.diffusion.schedule import Diffusion, at, predict_eps, predict_x_start
 
 Array = jax.Array
@@ -72,8 +73,7 @@ def decode(
         diffusion: the respaced process.
         model: the conditional network with z_sem filled in; gradients flow through every step.
         x_T: [..., H, W, C].
-        remat: recompute each step in the backward pass instead of keeping what it saw: the memory
-            of one step, for a third more work in the gradient.
+        remat: recompute each step in the backward pass, see `remat.checkpoint_step`.
         clip: see `ddim_step`.
 
     Returns:
@@ -83,8 +83,6 @@ def decode(
     def step(x_t: Array, t: Array) -> tuple[Array, None]:
         return ddim_step(diffusion, model(x_t, diffusion.model_t(t)), x_t, t, clip=clip), None
 
-    if remat:
-        step = jax.checkpoint(step)
     timesteps = jnp.arange(diffusion.num_timesteps - 1, -1, -1)
-    x, _ = jax.lax.scan(step, x_T, timesteps)
+    x, _ = jax.lax.scan(checkpoint_step(step, remat), x_T, timesteps)
     return x

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffcf_jax.diffusion.remat import checkpoint_step
 from diffcf_jax.diffusion.schedule import (
     Diffusion,
     at,
@@ -84,8 +85,7 @@ def noise_and_denoise(
         x: images [..., H, W, C] in [-1, 1].
         noises: [tau, *x.shape], standard normal: the first noises the image, the others follow
             the first tau - 1 denoising steps.
-        remat: recompute each denoising step in the backward pass instead of keeping what it saw:
-            the memory of one step, for a third more work in the gradient.
+        remat: recompute each denoising step in the backward pass, see `remat.checkpoint_step`.
 
     Returns:
         The denoised images, not clipped.
@@ -100,7 +100,5 @@ def noise_and_denoise(
     x_t = q_sample(diffusion, x, tau - 1, noises[0])
     step_noises = jnp.concatenate([noises[1:], jnp.zeros_like(noises[:1])])
     steps = (jnp.arange(tau - 1, -1, -1), step_noises)
-    if remat:
-        denoise = jax.checkpoint(denoise)
-    x_0, _ = jax.lax.scan(denoise, x_t, steps)
+    x_0, _ = jax.lax.scan(checkpoint_step(denoise, remat), x_t, steps)
     return x_0

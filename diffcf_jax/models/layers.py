@@ -5,6 +5,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from diffcf_jax.models.attention import attention
 
 Array = jax.Array
 
@@ -99,7 +102,7 @@ def same_conv(x: Array, kernel: Array) -> Array:
     Its gradient in x is the same convolution with the kernel flipped and transposed in memory.
     JAX's own leaves the transposition to the convolution; XLA's CPU compiler has a fast program
     for that outside of loops only, and inside the loops of a diffusion chain one three times
-    slower.
+    slower. `diffusion.remat` lets a loop flip its kernels once.
 
     Args:
         x: [B, H, W, C].
@@ -114,13 +117,14 @@ def _same_conv(x: Array, kernel: Array) -> Array:
     )
 
 
-def _same_conv_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _same_conv(x, kernel), (x, kernel)
+def _same_conv_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, ...]]:
+    flipped = checkpoint_name(kernel[::-1, ::-1].transpose(0, 1, 3, 2), "flipped_kernel")
+    return _same_conv(x, kernel), (x, kernel, flipped)
 
 
-def _same_conv_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    x_gradient = _same_conv(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+def _same_conv_backward(saved: tuple[Array, ...], gradient: Array) -> tuple[Array, Array]:
+    x, kernel, flipped = saved
+    x_gradient = _same_conv(gradient, flipped)
     _, in_kernel = jax.vjp(lambda kernel: _same_conv(x, kernel), kernel)
     return x_gradient, in_kernel(gradient)[0]
 
@@ -230,10 +234,7 @@ class AttentionBlock(nn.Module):
         else:
             q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, self.num_heads, 3, d), (3, 2), (0, 2))
         scale = d**-0.25  # on q and k each, so that half precision does not overflow
-        logits = jnp.einsum("bhqd,bhkd->bhqk", q * scale, k * scale)
-        stats = jnp.promote_types(logits.dtype, jnp.float32)
-        weights = nn.softmax(logits.astype(stats), axis=-1).astype(v.dtype)
-        out = jnp.einsum("bhqk,bhkd->bqhd", weights, v).reshape(b, h * w, c)
+        out = jnp.swapaxes(attention(q * scale, k * scale, v), 1, 2).reshape(b, h * w, c)
         out = nn.Dense(
             c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="proj_out"
         )(out)  # fmt: skip

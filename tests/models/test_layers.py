@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffcf_jax.diffusion.remat import checkpoint_step
 from diffcf_jax.models.layers import (
     AttentionBlock,
     Downsample,
@@ -206,3 +207,17 @@ def test_no_convolution_of_a_gradient_in_a_loop_is_transposed():
 
     program = jax.jit(jax.grad(loss)).lower(x).compile().as_text()
     assert set(re.findall(r"dim_labels=([^ ,]+)", program)) == {"b01f_01io->b01f"}
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_kernels_are_flipped_outside_of_the_loop(remat):
+    kernel, x = jnp.asarray(normal(0, 3, 3, 4, 4)), jnp.ones((1, 8, 8, 4))
+
+    def loss(x):
+        step = checkpoint_step(lambda x, _: (jnp.sin(same_conv(x, kernel)), None), remat)
+        return jnp.sum(jax.lax.scan(step, x, None, length=3)[0])
+
+    outside = jax.make_jaxpr(jax.grad(loss))(x).jaxpr.eqns
+    loops = [eqn for eqn in outside if eqn.primitive.name == "scan"]
+    assert " rev[" not in " ".join(str(eqn) for eqn in loops)
+    assert " rev[" in str(outside)
