@@ -26,7 +26,7 @@ def checkpoint_step(step: Callable[..., Any], remat: bool) -> Callable[..., Any]
 
 
 _flipped_kernels = jax.checkpoint_policies.save_only_these_names("flipped_kernel")
-_named = jax.checkpoint_policies.save_only_these_names("flipped_kernel", "attention")
+_named = jax.checkpoint_policies.save_only_these_names("flipped_kernel", "attention", "statistics", "sum")
 
 
 def _products(primitive: Primitive, *avals: Any, **params: Any) -> bool:

@@ -90,8 +90,10 @@ class GroupNorm(nn.Module):
             return jnp.broadcast_to(means, (b, groups, c // groups)).reshape(b, 1, 1, c)
 
         h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        h = h - group_mean(h)
-        h = h * (jax.lax.rsqrt(group_mean(jnp.square(h)) + 1e-5) * scale) + bias
+        mean = checkpoint_name(group_mean(h), "statistics")
+        variance = checkpoint_name(group_mean(jnp.square(h - mean)), "statistics")
+        factor = jax.lax.rsqrt(variance + 1e-5) * scale
+        h = h * factor + (bias - mean * factor)
         return h.astype(self.dtype or h.dtype)
 
 
@@ -200,7 +202,7 @@ class ResBlock(nn.Module):
 
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, self.dtype, "skip_conv")(x)
-        return x + h
+        return checkpoint_name(x + h, "sum")
 
     def _project(self, emb: Array, width: int, name: str) -> Array:
         dense = nn.Dense(width, dtype=self.dtype, kernel_init=uniform_fan_in, name=name)
@@ -238,7 +240,7 @@ class AttentionBlock(nn.Module):
         out = nn.Dense(
             c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="proj_out"
         )(out)  # fmt: skip
-        return x + out.reshape(x.shape)
+        return checkpoint_name(x + out.reshape(x.shape), "sum")
 
 
 class Downsample(nn.Module):

@@ -54,14 +54,15 @@ def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespa
             save_file(weights, folder / f"{role}.safetensors")
     size = generator.description["image_size"]
     rng = np.random.default_rng(0)
-    count = max(batch, args.images)
-    np.savez(
-        folder / "images.npz",
-        images=rng.random((count, size, size, 3), np.float32),
-        targets=rng.random(count, np.float32),
-    )
+    images = rng.random((max(batch, args.images), size, size, 3), np.float32)
+    # As far off as a few or a few dozen iterations move the prediction of an untrained network
+    y_hat = regressor.module.apply(regressor.variables, images)
+    targets = y_hat + rng.uniform(-0.2, 0.2, len(images))
+    np.savez(folder / "images.npz", images=images, targets=np.asarray(targets, np.float32))
     # The config's threshold is in the label's unit, a network's in its own.
     method["threshold"] /= regressor.description.get("scale") or 1.0
+    if args.originals:
+        method.pop("gradient_floor", None)  # theirs has none
     job = {
         "method": method, "flags": flags, "batch": batch, "images": args.images,
         "threads": args.threads, "originals": str(args.originals.resolve()) if flags else None,
