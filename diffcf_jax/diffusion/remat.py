@@ -17,16 +17,20 @@ def checkpoint_step(step: Callable[..., Any], remat: bool) -> Callable[..., Any]
         step: the body of the scan.
         remat: keep the step's input alone and compute all of it again: the memory of one step,
             for half as much work again. Otherwise the results of convolutions, matrix products
-            and attention are kept. What lies between them (norms, activations, sums) is computed
-            again even then: that costs less than writing it to memory.
+            and attention are kept, the sums that blocks end with, and the statistics of norms.
+            What lies between them is computed again even then: that costs less than writing it
+            to memory.
     """
     kept = _flipped_kernels if remat else _products
     # A scan keeps the compiler from merging the second computation with the first.
     return jax.checkpoint(step, policy=kept, prevent_cse=False)
 
 
+# Names that `models` gives
 _flipped_kernels = jax.checkpoint_policies.save_only_these_names("flipped_kernel")
-_named = jax.checkpoint_policies.save_only_these_names("flipped_kernel", "attention", "statistics", "sum")
+_named = jax.checkpoint_policies.save_only_these_names(
+    "flipped_kernel", "attention", "statistics", "sum"
+)
 
 
 def _products(primitive: Primitive, *avals: Any, **params: Any) -> bool:
