@@ -7,9 +7,10 @@ On the saved images: Square MAE 0.056, Background MAE 0.0025, success 97.3%, 11.
 oracle reads the target to 0.031. It took 17 minutes on 2 cores that were busy with other work
 besides. The images that fail are asked for black squares.
 
-With the paper's learning_rate=0.002 and no distance 16 of these images need 70 iterations each and
-have Square MAE 0.102 and Background MAE 0.010: small steps stop as soon as |prediction - target|
-falls below the threshold, large ones land anywhere within it.
+With the paper's values (--config.method.learning_rate=0.002 --config.method.distance_weight=0.0)
+the first 32 images need 71 iterations each and have Square MAE 0.094 and Background MAE 0.013, with
+these 5.4, 0.059 and 0.0024: small steps stop as soon as |prediction - target| falls below the
+threshold, large ones land anywhere within it.
 """
 
 import ml_collections
