@@ -2,10 +2,12 @@
 
     python -m eval.speed --config configs/squares_acre.py
     python -m eval.speed --config configs/squares_acre.py --originals CHECKOUT --random-weights
+    python -m eval.speed --config configs/train/squares_paper.py:ddpm --originals CHECKOUT
 
 CHECKOUT is a clone of https://github.com/DevinTDHa/Diffusion-Counterfactuals-for-Image-Regressors;
 its side needs PyTorch and torchvision (the extra `originals`). --random-weights takes networks of
-the paper's sizes: a checkpoint that the originals cannot build is no match for them.
+the paper's sizes: a checkpoint that the originals cannot build is no match for them. With a config
+of train.py an iteration is an update of the training, in float32.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcf_jax.errors import UserError
-from eval.speed.job import write_job
+from eval.speed.job import write_job, write_training
 
 SIDES = {"diffcf_jax": "eval.speed.ours", "originals": "eval.speed.originals"}
 
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m eval.speed",
         description="Measure seconds an iteration, seconds a counterfactual and memory.",
     )
-    parser.add_argument("--config", required=True, type=Path, help="a config of explain.py")
+    parser.add_argument("--config", required=True, help="a config of explain.py or train.py")
     parser.add_argument("--originals", type=Path, help="a clone of the paper's repository")
     parser.add_argument("--batch", default="1,4", help="batch sizes, separated by commas")
     parser.add_argument("--repeats", type=int, default=3, help="timed iterations of each side")
@@ -47,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = list(SIDES) if args.originals else ["diffcf_jax"]
         for batch in _numbers(args.batch):
             with tempfile.TemporaryDirectory() as folder:
-                write_job(Path(folder), config, batch, args)
+                write = write_job if "method" in config else write_training
+                write(Path(folder), config, batch, args)
                 found = measure(Path(folder), names, args.repeats, args.images > 0)
             print(table(batch, found), flush=True)
     except UserError as error:
@@ -169,13 +172,17 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _load_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _load_config(name: str) -> dict[str, Any]:
+    path, *variant = name.split(":")
+    if not Path(path).is_file():
         raise UserError(f"The config {path} does not exist.")
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config().to_dict()
+    try:
+        return module.get_config(*variant).to_dict()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The config {name} cannot be made: {error}.") from None
 
 
 if __name__ == "__main__":

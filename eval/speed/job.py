@@ -1,5 +1,7 @@
 """What both sides are given: the same weights, images, targets, options and threads."""
 
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -19,7 +21,10 @@ from diffcf_jax.checkpoint.network import Network, abstract_variables, build_mod
 from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
 from diffcf_jax.checkpoint.store import load_network, save_network
 from diffcf_jax.counterfactual.build import METHODS
+from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
+from diffcf_jax.models.diffae import SemanticEncoder
+from diffcf_jax.models.unet import UNet
 
 # Of the originals' kinds, by image size: the generators' presets and the regressors'
 _PRESETS = {
@@ -31,7 +36,7 @@ _DENSENET = {"kind": "densenet", "model": {}, "image_size": 256}
 
 
 def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespace) -> None:
-    """Writes networks, images and options; the originals' weights only where they are asked.
+    """Writes images, options and networks; the originals' weights only where they are asked.
 
     Raises:
         UserError: a checkpoint is missing, or the originals cannot build its network.
@@ -46,27 +51,71 @@ def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespa
         generator, regressor = (
             load_network(config[role]["checkpoint"]) for role in ("generator", "regressor")
         )
-    flags = {}
     for role, network in (("generator", generator), ("regressor", regressor)):
         save_network(folder / role, network.description, network.variables)
         if args.originals:
-            _, weights, flags[role] = export_network(network)
-            save_file(weights, folder / f"{role}.safetensors")
+            save_file(export_network(network)[1], folder / f"{role}.safetensors")
     size = generator.description["image_size"]
     rng = np.random.default_rng(0)
     images = rng.random((max(batch, args.images), size, size, 3), np.float32)
     # Near what is read: an untrained network's predictions move by some 0.01 to 0.1 an iteration.
     y_hat = regressor.module.apply(regressor.variables, images)
     targets = y_hat + rng.uniform(-0.2, 0.2, len(images))
-    np.savez(folder / "images.npz", images=images, targets=np.asarray(targets, np.float32))
     # The config's threshold is in the label's unit, a network's in its own.
     method["threshold"] /= regressor.description.get("scale") or 1.0
     if args.originals:
         method.pop("gradient_floor", None)  # theirs has none
-    job = {
-        "method": method, "flags": flags, "batch": batch, "images": args.images,
-        "threads": args.threads, "originals": str(args.originals.resolve()) if flags else None,
-        "diffusion": generator.description["diffusion"],
+    _write(folder, images, targets, args, batch, method=method, network=generator.description)
+
+
+def write_training(folder: Path, config: Mapping[str, Any], batch: int, args: Namespace) -> None:
+    """Writes images and options of a training, which starts from each side's own random weights.
+
+    Raises:
+        UserError: the config trains neither a DDPM nor a Diff-AE.
+    """
+    network = dict(config["network"])
+    if network["kind"] not in ("ddpm", "diffae"):
+        raise UserError(
+            f"{args.config} trains a {network['kind']}; eval.speed knows ddpm and diffae."
+        )
+    if args.images:
+        raise UserError(f"--images needs a config of explain.py, and {args.config} trains.")
+    network["image_size"] = size = network.get("image_size") or config["image_size"]
+    images = np.random.default_rng(0).random((batch, size, size, 3), np.float32)
+    training = {key: config[key] for key in ("objective", "optimizer", "augment", "ema_decay")}
+    _write(
+        folder, images, np.zeros(batch), args, batch, method=None, network=network,
+        training=training,
+    )  # fmt: skip
+
+
+def _every_argument(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The description with the modules' defaults written out, which are not the originals'."""
+
+    def fields(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+        defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+        return {k: v for k, v in (defaults | given).items() if k not in ("parent", "name")}
+
+    model = dict(network["model"])
+    if network["kind"] == "ddpm":
+        model = fields(UNet, model)
+    else:
+        model["unet"] = fields(UNet, model["unet"])
+        model["encoder"] = fields(SemanticEncoder, model["encoder"])
+    process = inspect.signature(make_diffusion).parameters
+    diffusion = {name: process[name].default for name in process} | network["diffusion"]
+    return {**network, "model": model, "diffusion": diffusion}
+
+
+def _write(
+    folder: Path, images: np.ndarray, targets: np.ndarray, args: Namespace, batch: int, **job: Any
+) -> None:
+    np.savez(folder / "images.npz", images=images, targets=np.asarray(targets, np.float32))
+    originals = str(args.originals.resolve()) if args.originals else None
+    job["network"] = _every_argument(job["network"])
+    job |= {
+        "batch": batch, "images": args.images, "threads": args.threads, "originals": originals
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
 
@@ -100,7 +149,7 @@ def _random_variables(description: Mapping[str, Any]) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, abstract_variables(description))
 
 
-def serve(prepare: Callable[[Path], tuple[Callable[[], Any], Callable[[], Any]]]) -> None:
+def serve(prepare: Callable[[Path], tuple[Callable[[], Any], Callable[[], Any] | None]]) -> None:
     """Answers commands on stdin, one a line, each with a line of JSON.
 
     "prepare" calls `prepare`, which returns (iterate, explain); "iterate" and "explain" call

@@ -3,7 +3,7 @@
 Left out of a whole run, to the originals' advantage: AC-RE's reconstruction and refinement.
 """
 
-import shlex
+import copy
 import sys
 import time
 import types
@@ -15,17 +15,19 @@ from diffcf_jax.errors import UserError
 from eval.speed.job import read_job, serve
 
 
-def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]]]:
-    """Builds the original networks; returns one iteration of a batch and a whole run."""
+def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]] | None]:
+    """Builds the original networks; returns one iteration of a batch and a whole run, if any."""
     import torch
 
     job, images, targets = read_job(folder)
     torch.set_num_threads(job["threads"])
     root = Path(job["originals"])
     _stand_in()
-    part = "ACE" if job["method"]["name"] == "ac-re" else "diffae"
+    part = "ACE" if job["network"]["kind"] == "ddpm" else "diffae"
     sys.path[:0] = [str(root / "related_work" / part), str(root)]
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    if job["method"] is None:
+        return _update(job, 2 * images - 1), None
     targets = torch.from_numpy(targets)[:, None]
     regressor = _regressor(folder, images.shape[-1])
     build = _ac_re if part == "ACE" else _diffae_re
@@ -43,15 +45,50 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
     return iterate, explain
 
 
+def _update(job: Mapping[str, Any], images: Any) -> Callable[[], None]:
+    """One update of a training: loss, gradient, Adam, exponential moving average."""
+    import torch
+    import torch.nn.functional as F
+
+    network = job["network"]
+    model = network["model"]
+    patch = model.get("unet", model)["patch_size"]
+    images = F.pixel_unshuffle(images, patch)
+    if network["kind"] == "ddpm":
+        model, process = _adm(network, patch), _adm_process(network)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
+
+        def terms(t: Any) -> Mapping[str, Any]:
+            return process.training_losses(model, images, t)
+
+    else:
+        model, process = _autoencoder(network, patch), _autoencoder_process(network)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+
+        def terms(t: Any) -> Mapping[str, Any]:
+            return process.training_losses(model=model, x_start=images, t=t)
+
+    average = copy.deepcopy(model).requires_grad_(False)
+    model.train()
+
+    def update() -> None:
+        optimizer.zero_grad()
+        t = torch.randint(0, network["diffusion"]["steps"], images.shape[:1])
+        terms(t)["loss"].mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for old, new in zip(average.parameters(), model.parameters(), strict=True):
+                old.mul_(0.9999).add_(new, alpha=0.0001)
+
+    return update
+
+
 def _ac_re(folder: Path, job: Mapping[str, Any], regressor: Any) -> Callable:
     from core.attacks_and_models import JointClassifierDDPM, get_attack
-    from guided_diffusion import script_util
 
-    defaults = script_util.model_and_diffusion_defaults()
-    flags = _flags(job["flags"]["generator"], defaults)
     options = job["method"]
-    flags["timestep_respacing"] = str(options["respacing"])
-    model, diffusion = script_util.create_model_and_diffusion(**(defaults | flags))
+    diffusion = _adm_process(job["network"], str(options["respacing"]))
+    model = _adm(job["network"])
     model.load_state_dict(_weights(folder, "generator"))
     joint = JointClassifierDDPM(
         classifier=regressor, ddpm=model.eval(), diffusion=diffusion, steps=options["tau"],
@@ -72,71 +109,18 @@ def _ac_re(folder: Path, job: Mapping[str, Any], regressor: Any) -> Callable:
 
 def _diffae_re(folder: Path, job: Mapping[str, Any], regressor: Any) -> Callable:
     import torch
-    from choices import GenerativeType, LossType, ModelMeanType, ModelType, ModelVarType
     from diff_cf_ir.diffeocf import DiffeoCF
-    from diffusion.base import get_named_beta_schedule
-    from diffusion.diffusion import SpacedDiffusionBeatGansConfig, space_timesteps
-    from model.unet_autoenc import BeatGANsAutoencConfig
 
     options = job["method"]
-    words = shlex.split(job["flags"]["generator"])
-    flags = {key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2])}  # noqa: B905
-
-    def integers(key: str) -> tuple[int, ...]:
-        return tuple(int(part) for part in flags[key].split(",") if part)
-
-    network = BeatGANsAutoencConfig(
-        attention_resolutions=integers("net_attn"),
-        channel_mult=integers("net_ch_mult"),
-        conv_resample=True,
-        dims=2,
-        dropout=0.1,
-        embed_channels=int(flags["net_beatgans_embed_channels"]),
-        enc_out_channels=int(flags["style_ch"]),
-        enc_pool="adaptivenonzero",
-        enc_num_res_block=int(flags["net_enc_num_res_blocks"]),
-        enc_channel_mult=integers("net_enc_channel_mult"),
-        enc_grad_checkpoint=False,
-        enc_attn_resolutions=integers("net_enc_attn"),
-        image_size=int(flags["img_size"]),
-        in_channels=3,
-        model_channels=int(flags["net_ch"]),
-        num_classes=None,
-        num_head_channels=-1,
-        num_heads_upsample=-1,
-        num_heads=int(flags["net_beatgans_attn_head"]),
-        num_res_blocks=int(flags["net_num_res_blocks"]),
-        num_input_res_blocks=None,
-        out_channels=3,
-        resblock_updown=flags["net_resblock_updown"] == "True",
-        use_checkpoint=False,
-        use_new_attention_order=False,
-        resnet_two_cond=True,
-        resnet_use_zero_module=True,
-        latent_net_conf=None,
-        resnet_cond_channels=None,
-    ).make_model()
+    network = _autoencoder(job["network"])
     weights = _weights(folder, "generator")
     network.load_state_dict({k.removeprefix("ema_model."): v for k, v in weights.items()})
     network.eval().requires_grad_(False)
 
-    def sampler(steps: int, grads: bool = False) -> Any:
-        length = int(flags["T"])
-        return SpacedDiffusionBeatGansConfig(
-            gen_type=GenerativeType.ddim,
-            model_type=ModelType.autoencoder,
-            betas=get_named_beta_schedule(flags["beta_scheduler"], length),
-            model_mean_type=ModelMeanType.eps,
-            model_var_type=ModelVarType.fixed_large,
-            loss_type=LossType.mse,
-            rescale_timesteps=False,
-            use_timesteps=space_timesteps(num_timesteps=length, section_counts=f"ddim{steps}"),
-            fp16=False,
-        ).make_sampler(grads=grads)
-
     inversion, decoding = (
-        sampler(options["inversion_steps"]), sampler(options["decode_steps"], True),
-    )  # fmt: skip
+        _autoencoder_process(job["network"], f"ddim{options[key]}", grads)
+        for key, grads in (("inversion_steps", False), ("decode_steps", True))
+    )
 
     class Autoencoder:
         """The interface that the original loop asks of its generator."""
@@ -175,6 +159,107 @@ def _diffae_re(folder: Path, job: Mapping[str, Any], regressor: Any) -> Callable
     return attack
 
 
+def _adm(network: Mapping[str, Any], patch: int = 1) -> Any:
+    """ADM's UNet; with a patch size that of images whose patches are folded into channels."""
+    from guided_diffusion.unet import UNetModel
+
+    model = network["model"]
+    return UNetModel(
+        image_size=network["image_size"] // patch,
+        in_channels=3 * patch**2,
+        model_channels=model["channels"],
+        out_channels=model["out_channels"] * patch**2,
+        num_res_blocks=model["num_res_blocks"],
+        attention_resolutions=tuple(model["attention_downsampling"]),
+        dropout=model["dropout"],
+        channel_mult=tuple(model["channel_mult"]),
+        conv_resample=model["conv_resample"],
+        num_heads=model["num_heads"],
+        num_head_channels=model["num_head_channels"] or -1,
+        use_scale_shift_norm=model["scale_shift_norm"],
+        resblock_updown=model["resblock_updown"],
+        use_new_attention_order=model["qkv_before_heads"],
+    )
+
+
+def _adm_process(network: Mapping[str, Any], respacing: str = "") -> Any:
+    from guided_diffusion.script_util import create_gaussian_diffusion
+
+    process = network["diffusion"]
+    return create_gaussian_diffusion(
+        steps=process["steps"],
+        learn_sigma=process["variance"] == "learned_range",
+        noise_schedule=process["schedule"],
+        predict_xstart=process["predict"] == "x_start",
+        rescale_timesteps=process["rescale_timesteps"],
+        timestep_respacing=respacing,
+    )
+
+
+def _autoencoder(network: Mapping[str, Any], patch: int = 1) -> Any:
+    """Diff-AE's encoder and UNet; the patch size as in `_adm`."""
+    from model.unet_autoenc import BeatGANsAutoencConfig
+
+    unet, encoder = network["model"]["unet"], network["model"]["encoder"]
+    size = network["image_size"] // patch
+
+    def resolutions(model: Mapping[str, Any]) -> tuple[int, ...]:
+        return tuple(size // factor for factor in model["attention_downsampling"])
+
+    return BeatGANsAutoencConfig(
+        attention_resolutions=resolutions(unet),
+        channel_mult=tuple(unet["channel_mult"]),
+        conv_resample=unet["conv_resample"],
+        dims=2,
+        dropout=unet["dropout"],
+        embed_channels=unet["emb_channels"] or 4 * unet["channels"],
+        enc_out_channels=encoder["z_channels"],
+        enc_pool="adaptivenonzero",
+        enc_num_res_block=encoder["num_res_blocks"],
+        enc_channel_mult=tuple(encoder["channel_mult"]),
+        enc_grad_checkpoint=False,
+        enc_attn_resolutions=resolutions(encoder),
+        image_size=size,
+        in_channels=3 * patch**2,
+        model_channels=unet["channels"],
+        num_classes=None,
+        num_head_channels=unet["num_head_channels"] or -1,
+        num_heads_upsample=-1,
+        num_heads=unet["num_heads"],
+        num_res_blocks=unet["num_res_blocks"],
+        num_input_res_blocks=None,
+        out_channels=unet["out_channels"] * patch**2,
+        resblock_updown=unet["resblock_updown"],
+        use_checkpoint=False,
+        use_new_attention_order=unet["qkv_before_heads"],
+        resnet_two_cond=True,
+        resnet_use_zero_module=True,
+        latent_net_conf=None,
+        resnet_cond_channels=encoder["z_channels"],
+    ).make_model()
+
+
+def _autoencoder_process(
+    network: Mapping[str, Any], respacing: str = "", grads: bool = False
+) -> Any:
+    from choices import GenerativeType, LossType, ModelMeanType, ModelType, ModelVarType
+    from diffusion.base import get_named_beta_schedule
+    from diffusion.diffusion import SpacedDiffusionBeatGansConfig, space_timesteps
+
+    length = network["diffusion"]["steps"]
+    return SpacedDiffusionBeatGansConfig(
+        gen_type=GenerativeType.ddim,
+        model_type=ModelType.autoencoder,
+        betas=get_named_beta_schedule(network["diffusion"]["schedule"], length),
+        model_mean_type=ModelMeanType.eps,
+        model_var_type=ModelVarType.fixed_large,
+        loss_type=LossType.mse,
+        rescale_timesteps=False,
+        use_timesteps=space_timesteps(length, respacing or [length]),
+        fp16=False,
+    ).make_sampler(grads=grads)
+
+
 def _regressor(folder: Path, size: int) -> Any:
     import torch
     import torchvision
@@ -211,17 +296,6 @@ def _weights(folder: Path, role: str) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     return load_file(folder / f"{role}.safetensors")
-
-
-def _flags(text: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags in the types of the originals' defaults."""
-    words = shlex.split(text)
-    found = {}
-    for key, value in zip(words[::2], words[1::2], strict=True):
-        name = key.removeprefix("--")
-        kind = type(defaults[name])
-        found[name] = value == "True" if kind is bool else kind(value)
-    return found
 
 
 def _stand_in() -> None:

@@ -1,22 +1,33 @@
 """This package's side of the measurement."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Job, Statistics, explain_all
 from diffcf_jax.counterfactual.programs import compile_programs
+from diffcf_jax.training.augment import augment
+from diffcf_jax.training.initial import initial_variables
+from diffcf_jax.training.objectives import make_objective
+from diffcf_jax.training.state import create_state, make_optimizer, make_update
+from diffcf_jax.training.task import make_module, to_unit
 from eval.speed.job import read_job, serve
 
+STEPS = 100_000  # the length of the training, which sets the schedule
 
-def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]]]:
+
+def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]] | None]:
     """Compiles the programs and starts a batch; returns one iteration of it and a whole run."""
     job, images, targets = read_job(folder)
+    if job["method"] is None:
+        return _update(job, images), None
     generator, regressor = (load_network(folder / role) for role in ("generator", "regressor"))
     options = {key: value for key, value in job["method"].items() if key != "name"}
     method = build_method(job["method"]["name"], generator, regressor.module.apply, options)
@@ -24,7 +35,9 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
     endless = build_method(
         job["method"]["name"], generator, regressor.module.apply, options | {"threshold": -1.0}
     )
-    mesh = parallel.data_mesh(jax.local_devices()[:1])
+    devices = jax.local_devices()
+    shared = job["batch"] % len(devices) == 0
+    mesh = parallel.data_mesh(devices if shared else devices[:1])
     params = parallel.replicate(
         {"generator": generator.variables, "regressor": regressor.variables}, mesh
     )
@@ -46,6 +59,28 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
         return time.monotonic() - start - statistics.compile_seconds, len(finished)
 
     return iterate, explain
+
+
+def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
+    """One update of a training, in float32."""
+    network, training = job["network"], job["training"]
+    objective = make_objective(network, make_module(network, "float32"), training["objective"])
+    optimizer = make_optimizer(STEPS, **training["optimizer"])
+    state = create_state(initial_variables(network, seed=0), optimizer)
+    batch = (np.round(255 * images).astype(np.uint8), np.zeros(len(images), np.float32))
+
+    def prepared(batch: jax.Array, key: jax.Array) -> jax.Array:
+        return augment(to_unit(batch), key, training["augment"])
+
+    update = make_update(objective.loss, optimizer, training["ema_decay"], STEPS, 0, prepared)
+    update = jax.jit(update, donate_argnums=0).lower(state, *batch).compile()
+
+    def iterate() -> None:
+        nonlocal state
+        state, metrics = update(state, *batch)
+        jax.block_until_ready(metrics)
+
+    return iterate
 
 
 if __name__ == "__main__":

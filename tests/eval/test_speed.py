@@ -40,6 +40,47 @@ def test_our_own_side(config, capsys):
     assert numbers["seconds a counterfactual"] > 0
 
 
+TRAINING = """
+from configs.train import squares_ddpm, squares_oracle
+
+def get_config(network):
+    if network == "oracle":
+        return squares_oracle.get_config()
+    if network != "ddpm":
+        raise ValueError(f"unknown network '{network}'")
+    config = squares_ddpm.get_config()
+    config.network.model.channels = 32
+    config.network.image_size = 16
+    return config
+"""
+
+
+@pytest.fixture
+def training(tmp_path):
+    path = tmp_path / "training.py"
+    path.write_text(TRAINING)
+    return str(path)
+
+
+def test_an_update_of_a_training(training, capsys):
+    assert main(["--config", f"{training}:ddpm", "--batch", "2", "--repeats", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    numbers = {line[:34].strip(): float(line[34:].split()[0]) for line in lines[1:]}
+    assert 0 < numbers["seconds an iteration"] < 10
+    assert "seconds a counterfactual" not in numbers
+
+
+def test_wrong_trainings(training, capsys):
+    assert main(["--config", f"{training}:oracle"]) == 2
+    assert "trains a resnet; eval.speed knows ddpm and diffae" in capsys.readouterr().err
+    assert main(["--config", f"{training}:other"]) == 2
+    assert "cannot be made: unknown network 'other'" in capsys.readouterr().err
+    assert main(["--config", training]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+    assert main(["--config", f"{training}:ddpm", "--images", "2"]) == 2
+    assert "--images needs a config of explain.py" in capsys.readouterr().err
+
+
 def test_wrong_arguments(config, capsys):
     assert main(["--config", "nothing.py"]) == 2
     assert "nothing.py does not exist" in capsys.readouterr().err
