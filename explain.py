@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> None:
     """
     config = _CONFIG.value.to_dict()
     if _COMPILE_ONLY.value:
+        # Programs for chips that are not there can be put into the cache, but not taken from it.
+        jax.config.update("jax_enable_compilation_cache", False)
         print(compile_for(_TOPOLOGY.value, **config))
         return
     if not _WORKDIR.value:

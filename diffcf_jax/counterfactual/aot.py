@@ -11,6 +11,7 @@ import numpy as np
 from diffcf_jax import parallel
 from diffcf_jax.counterfactual.flops import count_flops
 from diffcf_jax.counterfactual.programs import compile_step
+from diffcf_jax.counterfactual.traffic import count_bytes
 from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.errors import UserError
 
@@ -98,8 +99,7 @@ class Estimate:
         lines.append(
             f"Estimated for {SHARE_OF_PEAK:.0%} of the peak FLOP/s and {SHARE_OF_BANDWIDTH:.0%} of "
             f"the memory bandwidth, on {SHARE_OF_MEMORY:.0%} of the memory. FLOPs are counted on "
-            "the traced program, every turn of a loop included; bytes are the compiler's, which "
-            "count a loop's body once, times the turns: an upper bound."
+            "the traced program, bytes on the compiled one, every turn of a loop included."
         )
         return "\n".join(lines)
 
@@ -140,7 +140,6 @@ def compile_only(
         reason = str(error).splitlines()[0]
         raise UserError(f"The program does not compile for {topology}: {reason}") from error
     memory = program.memory_analysis()
-    moved = (program.cost_analysis() or {}).get("bytes accessed", 0.0)
     return estimate(
         topology,
         chip,
@@ -148,7 +147,7 @@ def compile_only(
         slots,
         params_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)),
         program_bytes=memory.argument_size_in_bytes + memory.temp_size_in_bytes,
-        moved_bytes=moved * method.loop_length,
+        moved_bytes=count_bytes(program.as_text(), method.loop_length),
         flops=image_flops(method, abstract, image_shape),
         iterations=method.iterations,
         passes=_PASSES[precision],
