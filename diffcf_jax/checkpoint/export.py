@@ -71,6 +71,8 @@ def export_network(network: Network) -> tuple[str, dict[str, np.ndarray], str]:
         case "latent_dpm":
             kind = "latent-dpm"
         case "resnet":
+            _require(network.module.max_pool, "max_pool must be true")
+            _require(network.module.hidden is None, "hidden must be null")
             kind = "resnet-regressor"
         case "densenet":
             kind = "densenet-regressor" if model.get("outputs") is None else "steex-classifier"

@@ -43,6 +43,8 @@ class ResNet(nn.Module):
         stem_kernel: kernel size of the first convolution.
         stem_stride: its stride.
         stem_padding: its zero padding on each side.
+        max_pool: halve the resolution after the stem; maxima forget what a mean needs.
+        hidden: width of a layer between the pooled features and the head, or None.
         dtype: compute type of the convolutions (None: that of input and parameters);
             normalisation statistics and the head are never below float32.
     """
@@ -52,6 +54,8 @@ class ResNet(nn.Module):
     stem_kernel: int = 4
     stem_stride: int = 1
     stem_padding: int = 2
+    max_pool: bool = True
+    hidden: int | None = None
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -69,11 +73,14 @@ class ResNet(nn.Module):
             self.width, self.stem_kernel, self.stem_stride, self.stem_padding, self.dtype, "conv1"
         )(x)
         h = nn.relu(batch_norm(train, self.dtype, "bn1")(h))
-        h = nn.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        if self.max_pool:
+            h = nn.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, count in enumerate(self.blocks):
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
                 h = BasicBlock(self.width * 2**stage, stride, self.dtype, name=name)(h, train)
         h = h.astype(jnp.promote_types(h.dtype, jnp.float32)).mean(axis=(1, 2))  # [B, C]
+        if self.hidden is not None:
+            h = nn.relu(nn.Dense(self.hidden, kernel_init=uniform_fan_in, name="hidden")(h))
         return nn.Dense(1, kernel_init=uniform_fan_in, name="fc")(h)[:, 0]

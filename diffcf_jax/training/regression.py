@@ -32,6 +32,9 @@ class RegressionObjective:
         adversarial: the largest change of a pixel, in [0, 1]; 0 trains on clean images.
         freeze_features: train the head only. The features see running statistics in their batch
             norm, as they will when they are used, and nothing in them changes.
+        freeze_norm: train everything on running statistics, which stay as they are. Those of a
+            batch are another scale for every batch, a noise that bounds how precise a regressor
+            gets; a last training without it takes that away.
     """
 
     module: nn.Module
@@ -39,6 +42,7 @@ class RegressionObjective:
     scale: float = 1.0
     adversarial: float = 0.0
     freeze_features: bool = False
+    freeze_norm: bool = False
 
     frozen: ClassVar[Mapping[str, Any]] = {}
     best: ClassVar[str] = "mae"
@@ -51,7 +55,7 @@ class RegressionObjective:
     def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
         """(y - y_hat)^2, normalised, with batch statistics where the module keeps them."""
         wanted = (labels - self.mean) / self.scale
-        train = not self.freeze_features
+        train = not (self.freeze_features or self.freeze_norm)
         rest = [name for name in variables if name != "params"]
         params = variables["params"]
         if self.freeze_features:

@@ -164,6 +164,14 @@ def test_what_the_original_cannot_build_as_a_diffae_is_refused(encoder, diffusio
         export_network(network)
 
 
+@pytest.mark.parametrize("model, what", [({"max_pool": False}, "max_pool"), ({"hidden": 8}, "hid")])
+def test_what_the_original_cannot_build_as_a_resnet_is_refused(model, what):
+    description = {"kind": "resnet", "model": {"width": 4} | model, "image_size": 16}
+    network = Network(description, build_module(description), {})
+    with pytest.raises(UserError, match=what):
+        export_network(network)
+
+
 def test_errors_of_the_command_line(tmp_path, capsys):
     assert export([str(tmp_path / "absent"), "--out", str(tmp_path / "a.safetensors")]) == 2
     assert export([str(tmp_path), "--out", str(tmp_path / "a.pt")]) == 2

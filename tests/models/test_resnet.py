@@ -42,6 +42,21 @@ def test_full_size_has_the_originals_parameters():
     assert sum(a.size for a in jax.tree.leaves(variables["params"])) == 11_170_689
 
 
+def test_without_a_pool_and_with_a_hidden_layer():
+    module = ResNet(width=4, blocks=(1, 1), max_pool=False, hidden=8)
+    x = jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))
+    variables = jax.jit(module.init)(jax.random.key(1), x)
+    capture = partial(module.apply, capture_intermediates=True)
+    y, found = jax.jit(capture)(variables, x)
+    found = found["intermediates"]
+    assert found["layer1_0"]["__call__"][0].shape == (3, 17, 17, 4)  # the stem's resolution
+    pooled = found["layer2_0"]["__call__"][0].mean((1, 2))
+    params = variables["params"]
+    h = jax.nn.relu(pooled @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    expected = h @ params["fc"]["kernel"] + params["fc"]["bias"]
+    np.testing.assert_allclose(y, expected[:, 0], rtol=1e-5)
+
+
 def test_training_uses_the_batch_and_averages_its_statistics():
     module = ResNet(width=4, blocks=(1, 1))
     x = jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))

@@ -191,6 +191,27 @@ def test_frozen_features_keep_everything_but_the_head(images):
         assert moved == (name == "classifier"), name
 
 
+def test_frozen_norm_trains_the_network_as_it_will_be_used(images):
+    description = {
+        "kind": "resnet", "image_size": 16, "mean": 0.0, "scale": 1.0,
+        "model": {"width": 4, "blocks": (1, 1), "max_pool": False, "hidden": 8},
+    }  # fmt: skip
+    objective = objective_of(description, {"freeze_norm": True})
+    assert objective.trained is None
+    variables = init(description)
+    labels, key = jnp.arange(4.0), jax.random.key(0)
+
+    def loss(params):
+        return objective.loss({**variables, "params": params}, images, labels, key, 0.5)
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, (_, updated)), grads = value_and_grad(variables["params"])
+    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+    found = jax.jit(objective.evaluate)(variables, images, labels, key)
+    assert float(value) == pytest.approx(float(found["loss"].mean()), rel=1e-5)
+    assert all(bool(jnp.any(g != 0)) for g in jax.tree.leaves(grads["conv1"]))
+
+
 def test_latent_dpm(diffae):
     objective = objective_of(LATENT, {"sample_steps": 2, "decode_steps": 2}, diffae=diffae)
     variables = init(LATENT)
