@@ -4,7 +4,7 @@ python explain.py --config configs/squares_acre.py --workdir out_acre
 python -m eval.metrics --results out_acre
 
 On the saved images: Square MAE 0.056, Background MAE 0.0005, success 98.7%, 64 iterations; the
-oracle reads the target to 0.048. It took 26 minutes on 2 cores that were busy with other work
+oracle reads the target to 0.050. It took 26 minutes on 2 cores that were busy with other work
 besides.
 """
 

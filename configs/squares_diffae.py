@@ -4,7 +4,7 @@ python explain.py --config configs/squares_diffae.py --workdir out_diffae
 python -m eval.metrics --results out_diffae
 
 On the saved images: Square MAE 0.056, Background MAE 0.0025, success 97.3%, 11.6 iterations; the
-oracle reads the target to 0.031. It took 17 minutes on 2 cores that were busy with other work
+oracle reads the target to 0.030. It took 17 minutes on 2 cores that were busy with other work
 besides. The images that fail are asked for black squares.
 
 With the paper's values (--config.method.learning_rate=0.002 --config.method.distance_weight=0.0)

@@ -1,11 +1,18 @@
 """The oracle of the squares: judges counterfactuals, is never optimised against.
 
-A shallower network than the regressor from another seed, trained on clean images.
-
-The shipped network took 16 minutes on 2 cores that were busy with other work besides; its mean
-absolute error on the validation squares is 0.018.
+A shallower network than the regressor from another seed, trained on clean images. It has no max
+pool, because the label is a mean, and a hidden layer that bends the mean of clipped noise back.
 
 python train.py --config configs/train/squares_oracle.py --workdir runs/squares_oracle
+python train.py --config configs/train/squares_oracle.py --workdir runs/squares_oracle_2 \
+    --config.init=runs/squares_oracle/network --config.objective.freeze_norm=True \
+    --config.steps=5000 --config.optimizer.learning_rate=1e-3
+
+The shipped network is that of the second: statistics of a batch are another scale for every batch,
+which bounds how precise the first can get. The two took 8 and 15 minutes on 2 cores that were busy
+with other work besides (JAX_NUM_CPU_DEVICES=2); the mean absolute error on the validation squares
+is 0.0166 after the first and 0.0117 after the second. The best predictor for labels that are drawn
+evenly has 0.0089.
 """
 
 import ml_collections
@@ -17,15 +24,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 2
     config.network = dict(
         kind="resnet",
-        model=dict(width=32, blocks=(1, 1, 1), stem_kernel=4, stem_stride=2, stem_padding=1),
+        model=dict(
+            width=32,
+            blocks=(1, 1, 1),
+            stem_kernel=4,
+            stem_stride=2,
+            stem_padding=1,
+            max_pool=False,
+            hidden=64,
+        ),
         image_size=64,
         unit=None,
         mean=0.0,
         scale=1.0,
     )
-    config.objective = dict(adversarial=0.0)
+    config.objective = dict(adversarial=0.0, freeze_norm=False)
     config.data = dict(name="squares")
-    config.steps = 3_000
+    config.init = ""  # a network directory to start from
+    config.steps = 2_000
     config.batch_size = 64
     config.optimizer = dict(
         learning_rate=2e-3, warmup_steps=200, schedule="cosine", weight_decay=0.01, clip=1.0

@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
         mean=0.0,
         scale=1.0,
     )
-    config.objective = dict(adversarial=0.0)
+    config.objective = dict(adversarial=0.0, freeze_norm=False)
     config.data = dict(name="squares", distraction=0.0)
     config.init = ""  # a network directory to start from
     config.steps = 10_000

@@ -125,11 +125,8 @@ def _parse(program: str) -> tuple[dict[str, list[_Instruction]], str]:
         elif found := _INSTRUCTION.match(line):
             root, name, kind, opcode, rest = found.groups()
             arguments, _, attributes = rest.partition(")")
-            operands = (
-                re.findall(r"[\w.-]+", arguments)
-                if opcode == "parameter"
-                else (re.findall(r"%([\w.-]+)", arguments))
-            )
+            # A parameter's argument is its number, others name their operands.
+            operands = re.findall(r"\d+" if opcode == "parameter" else r"%([\w.-]+)", arguments)
             called = re.findall(r"(?:calls|body|to_apply)=%?([\w.-]+)", attributes)
             for group in re.findall(r"branch_computations=\{([^}]*)\}", attributes):
                 called += re.findall(r"%?([\w.-]+)", group)

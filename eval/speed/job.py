@@ -31,6 +31,7 @@ _PRESETS = {
     ("ddpm", 64): "square64", ("diffae", 64): "square64",
     ("ddpm", 256): "celebahq", ("diffae", 256): "ffhq256",
 }  # fmt: skip
+_NOT_OF_THE_CONFIG = ("parent", "name", "dtype", "remat")  # fields of a module
 _RESNET = {"kind": "resnet", "model": {}, "image_size": 64}
 _DENSENET = {"kind": "densenet", "model": {}, "image_size": 256}
 
@@ -95,7 +96,7 @@ def _every_argument(network: Mapping[str, Any]) -> dict[str, Any]:
 
     def fields(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
         defaults = {f.name: f.default for f in dataclasses.fields(kind)}
-        return {k: v for k, v in (defaults | given).items() if k not in ("parent", "name")}
+        return {k: v for k, v in (defaults | given).items() if k not in _NOT_OF_THE_CONFIG}
 
     model = dict(network["model"])
     if network["kind"] == "ddpm":

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.store import load_network
@@ -35,9 +36,7 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
     endless = build_method(
         job["method"]["name"], generator, regressor.module.apply, options | {"threshold": -1.0}
     )
-    devices = jax.local_devices()
-    shared = job["batch"] % len(devices) == 0
-    mesh = parallel.data_mesh(devices if shared else devices[:1])
+    mesh = _mesh(job["batch"])
     params = parallel.replicate(
         {"generator": generator.variables, "regressor": regressor.variables}, mesh
     )
@@ -61,19 +60,29 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
     return iterate, explain
 
 
+def _mesh(batch: int) -> Mesh:
+    """All devices where they can share the batch, else one."""
+    devices = jax.local_devices()
+    return parallel.data_mesh(devices if batch % len(devices) == 0 else devices[:1])
+
+
 def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
     """One update of a training, in float32."""
     network, training = job["network"], job["training"]
     objective = make_objective(network, make_module(network, "float32"), training["objective"])
     optimizer = make_optimizer(STEPS, **training["optimizer"])
+    mesh = _mesh(len(images))
     state = create_state(initial_variables(network, seed=0), optimizer)
-    batch = (np.round(255 * images).astype(np.uint8), np.zeros(len(images), np.float32))
+    state = parallel.replicate(state, mesh)
+    images = np.round(255 * images).astype(np.uint8)
+    batch = parallel.shard_batch((images, np.zeros(len(images), np.float32)), mesh)
 
     def prepared(batch: jax.Array, key: jax.Array) -> jax.Array:
         return augment(to_unit(batch), key, training["augment"])
 
     update = make_update(objective.loss, optimizer, training["ema_decay"], STEPS, 0, prepared)
-    update = jax.jit(update, donate_argnums=0).lower(state, *batch).compile()
+    update = jax.jit(update, donate_argnums=0, out_shardings=parallel.replicated(mesh))
+    update = update.lower(state, *batch).compile()
 
     def iterate() -> None:
         nonlocal state
