@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128, "token": 0}
+_BITS = {"pred": 8, "token": 0}  # of types whose name does not say it
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"(ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
 # Without its memory space a layout is that of the main memory; S(1) is the chip's fast memory.
@@ -149,5 +149,6 @@ def _size(kind: str) -> float:
 
 
 def _array_bytes(found: re.Match[str]) -> float:
-    bits = _BITS.get(found[1]) if found[1] in _BITS else int(re.sub(r"\D", "", found[1]) or 0)
+    kind = found[1]
+    bits = _BITS[kind] if kind in _BITS else int(re.search(r"\d+", kind)[0])  # f32, s4, f8e4m3fn
     return bits / 8 * math.prod(int(n) for n in found[2].split(",") if n)

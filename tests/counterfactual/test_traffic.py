@@ -81,3 +81,5 @@ ENTRY %main (a: bf16[16,8], b: f32[]) -> f32[16,8] {
 }
 """
     assert count_bytes(program, turns=1) == (4 + 512) + (256 + 512 + 256 + 512)
+    narrow = program.replace("bf16[16,8]{1,0} parameter(0)", "f8e4m3fn[16,8]{1,0} parameter(0)")
+    assert count_bytes(narrow, turns=1) == (4 + 512) + (128 + 512 + 128 + 512)

@@ -166,38 +166,9 @@ def test_labels_are_normalised_inside(images):
     np.testing.assert_allclose(mae, mae_years, rtol=1e-4)
 
 
-def test_frozen_features_keep_everything_but_the_head(images):
-    description = {
-        "kind": "densenet", "image_size": 64, "mean": 0.0, "scale": 1.0,
-        "model": {"growth": 4, "blocks": (1, 1), "init_features": 4},
-    }  # fmt: skip
-    objective = objective_of(description, {"freeze_features": True})
-    assert objective.trained("classifier") and not objective.trained("conv0")
-    variables = init(description)
-    labels, key = jnp.arange(4.0), jax.random.key(0)
-
-    def loss(params):
-        return objective.loss({**variables, "params": params}, images, labels, key, 0.5)
-
-    value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (value, (_, updated)), grads = value_and_grad(variables["params"])
-    jax.tree.map(
-        np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"]
-    )  # the running statistics, which are also what normalises:
-    found = jax.jit(objective.evaluate)(variables, images, labels, key)
-    assert float(value) == pytest.approx(float(found["loss"].mean()), rel=1e-5)
-    for name, module in grads.items():
-        moved = any(bool(jnp.any(g != 0)) for g in jax.tree.leaves(module))
-        assert moved == (name == "classifier"), name
-
-
-def test_frozen_norm_trains_the_network_as_it_will_be_used(images):
-    description = {
-        "kind": "resnet", "image_size": 16, "mean": 0.0, "scale": 1.0,
-        "model": {"width": 4, "blocks": (1, 1), "max_pool": False, "hidden": 8},
-    }  # fmt: skip
-    objective = objective_of(description, {"freeze_norm": True})
-    assert objective.trained is None
+def gradients_on_running_statistics(description, arguments, images):
+    """Gradients of a loss that reads and keeps the running statistics, as evaluation does."""
+    objective = objective_of(description, arguments)
     variables = init(description)
     labels, key = jnp.arange(4.0), jax.random.key(0)
 
@@ -209,6 +180,30 @@ def test_frozen_norm_trains_the_network_as_it_will_be_used(images):
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
     found = jax.jit(objective.evaluate)(variables, images, labels, key)
     assert float(value) == pytest.approx(float(found["loss"].mean()), rel=1e-5)
+    return objective, grads
+
+
+def test_frozen_features_keep_everything_but_the_head(images):
+    description = {
+        "kind": "densenet", "image_size": 64, "mean": 0.0, "scale": 1.0,
+        "model": {"growth": 4, "blocks": (1, 1), "init_features": 4},
+    }  # fmt: skip
+    arguments = {"freeze_features": True}
+    objective, grads = gradients_on_running_statistics(description, arguments, images)
+    assert objective.trained("classifier") and not objective.trained("conv0")
+    for name, module in grads.items():
+        moved = any(bool(jnp.any(g != 0)) for g in jax.tree.leaves(module))
+        assert moved == (name == "classifier"), name
+
+
+def test_frozen_norm_trains_the_network_as_it_will_be_used(images):
+    description = {
+        "kind": "resnet", "image_size": 16, "mean": 0.0, "scale": 1.0,
+        "model": {"width": 4, "blocks": (1, 1), "max_pool": False, "hidden": 8},
+    }  # fmt: skip
+    arguments = {"freeze_norm": True}
+    objective, grads = gradients_on_running_statistics(description, arguments, images)
+    assert objective.trained is None
     assert all(bool(jnp.any(g != 0)) for g in jax.tree.leaves(grads["conv1"]))
 
 
