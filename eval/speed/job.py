@@ -75,6 +75,8 @@ def write_training(folder: Path, config: Mapping[str, Any], batch: int, args: Na
     Raises:
         UserError: the config trains neither a DDPM nor a Diff-AE.
     """
+    if "network" not in config:
+        raise UserError(f"{args.config} is no config of explain.py (method) or train.py (network).")
     network = dict(config["network"])
     if network["kind"] not in ("ddpm", "diffae"):
         raise UserError(

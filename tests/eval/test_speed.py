@@ -69,7 +69,11 @@ def test_an_update_of_a_training(training, capsys):
     assert "seconds a counterfactual" not in numbers
 
 
-def test_wrong_trainings(training, capsys):
+def test_wrong_trainings(training, tmp_path, capsys):
+    other = tmp_path / "other.py"
+    other.write_text("import ml_collections\nget_config = ml_collections.ConfigDict\n")
+    assert main(["--config", str(other)]) == 2
+    assert "other.py is no config of explain.py (method) or" in capsys.readouterr().err
     assert main(["--config", f"{training}:oracle"]) == 2
     assert "trains a resnet; eval.speed knows ddpm and diffae" in capsys.readouterr().err
     assert main(["--config", f"{training}:other"]) == 2
