@@ -1,5 +1,6 @@
 """How the entry points start and fail: one sentence and an exit status, never a traceback."""
 
+import ctypes
 import os
 import re
 import sys
@@ -11,6 +12,9 @@ from absl import app, flags, logging
 from diffcf_jax.errors import Preempted, UserError
 
 _RUN_AGAIN = 75  # EX_TEMPFAIL
+
+# Parameters of glibc's mallopt(3).
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -24,6 +28,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     def guarded(argv: list[str]) -> None:
         try:
+            keep_memory()
             _keep_compiled_programs()
             main(argv)
         except UserError as error:
@@ -48,6 +53,21 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _fail(f"The config has no such key: {what}")
     except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
         _fail(error)
+
+
+def keep_memory() -> None:
+    """Has the process keep the memory that it frees, for its next use of it (glibc only).
+
+    XLA allocates the temporaries of a program anew at each call. By default glibc maps large
+    blocks and gives them back to the system, which then clears every page of them again: a fifth
+    of the CPU time of a small network's update. One heap that never shrinks has its pages ready.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_MMAP_MAX, 0)
+            mallopt(_TRIM_THRESHOLD, -1)
+            mallopt(_ARENA_MAX, 1)
 
 
 def _keep_compiled_programs() -> None:

@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import jax
 import pytest
 
@@ -34,3 +38,25 @@ def test_compiled_programs_are_kept(monkeypatch, tmp_path):
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert (tmp_path / "diffcf_jax" / "xla").is_dir()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked for it")
+def test_freed_memory_is_used_again():
+    program = """
+import resource, threading
+from diffcf_jax import cli
+cli.keep_memory()
+faults = []
+def allocate():
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        b"x" * (1 << 28)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=allocate)
+thread.start()
+thread.join()
+print(*faults)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    first, *later = map(int, ran.stdout.split())
+    assert max(later) < first / 100

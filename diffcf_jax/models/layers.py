@@ -104,7 +104,8 @@ def same_conv(x: Array, kernel: Array) -> Array:
     Its gradient in x is the same convolution with the kernel flipped and transposed in memory.
     JAX's own leaves the transposition to the convolution; XLA's CPU compiler has a fast program
     for that outside of loops only, and inside the loops of a diffusion chain one three times
-    slower. `diffusion.remat` lets a loop flip its kernels once.
+    slower. `diffusion.remat` lets a loop flip its kernels once. Its gradient in the kernel is, on a
+    CPU, one large product instead of a convolution with a kernel as large as the image.
 
     Args:
         x: [B, H, W, C].
@@ -126,12 +127,34 @@ def _same_conv_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, ...
 
 def _same_conv_backward(saved: tuple[Array, ...], gradient: Array) -> tuple[Array, Array]:
     x, kernel, flipped = saved
-    x_gradient = _same_conv(gradient, flipped)
-    _, in_kernel = jax.vjp(lambda kernel: _same_conv(x, kernel), kernel)
-    return x_gradient, in_kernel(gradient)[0]
+    kernel_gradient = jax.lax.platform_dependent(
+        x, kernel, gradient, cpu=_kernel_gradient_by_product, default=_kernel_gradient
+    )
+    return _same_conv(gradient, flipped), kernel_gradient
 
 
 same_conv.defvjp(_same_conv_forward, _same_conv_backward)
+
+
+def _kernel_gradient(x: Array, kernel: Array, gradient: Array) -> Array:
+    _, in_kernel = jax.vjp(lambda kernel: _same_conv(x, kernel), kernel)
+    return in_kernel(gradient)[0]
+
+
+def _kernel_gradient_by_product(x: Array, kernel: Array, gradient: Array) -> Array:
+    """One product over all pixels; x is shifted by the kernel's rows, the gradient by its columns.
+
+    To shift each in one direction needs fewer copies than to shift one of them in both.
+    """
+    rows, columns, _, _ = kernel.shape
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (0, 0), (0, 0)))
+    gradient = jnp.pad(gradient, ((0, 0), (0, 0), (columns // 2, columns // 2), (0, 0)))
+    x = jnp.stack([x[:, i : i + h] for i in range(rows)], axis=3)  # [B, h, w, rows, C]
+    gradient = jnp.stack([gradient[:, :, j : j + w] for j in reversed(range(columns))], axis=3)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    product = jnp.einsum("bhwic,bhwjd->ijcd", x, gradient, preferred_element_type=dtype)
+    return product.astype(kernel.dtype)
 
 
 def conv(

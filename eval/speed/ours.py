@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from diffcf_jax import parallel
+from diffcf_jax import cli, parallel
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Job, Statistics, explain_all
@@ -93,4 +93,5 @@ def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
+    cli.keep_memory()  # as the entry points do
     serve(prepare)
