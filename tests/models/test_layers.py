@@ -179,9 +179,8 @@ def test_resampling_outside_of_res_blocks():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 3)])
-@pytest.mark.parametrize(("c", "d"), [(4, 7), (7, 4)])
-def test_the_convolution_has_the_gradients_of_jax(size, c, d):
-    x, kernel, weights = normal(0, 2, 6, 5, c), normal(1, *size, c, d), normal(2, 2, 6, 5, d)
+def test_the_convolution_is_that_of_jax(size):
+    x, kernel, weights = normal(0, 2, 6, 5, 4), normal(1, *size, 4, 7), normal(2, 2, 6, 5, 7)
 
     def plain(x, kernel):
         dims = ("NHWC", "HWIO", "NHWC")
