@@ -61,18 +61,24 @@ def keep_memory() -> None:
     XLA allocates the temporaries of a program anew at each call. By default glibc maps large
     blocks and gives them back to the system, which then clears every page of them again: a fifth
     of the CPU time of a small network's update. One heap that never shrinks has its pages ready.
+
+    Several CPU devices are left as they are: their blocks come and go in changing order, and the
+    heap would grow to twice what they need.
     """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_MMAP_MAX, 0)
-            mallopt(_TRIM_THRESHOLD, -1)
-            mallopt(_ARENA_MAX, 1)
+    import jax  # here, so that wrong flags are told at once
+
+    if sys.platform != "linux" or jax.config.jax_num_cpu_devices > 1:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, -1)
+        mallopt(_ARENA_MAX, 1)
 
 
 def _keep_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache folder, where JAX is not told of another one."""
-    import jax  # here, so that wrong flags are told at once
+    import jax
 
     if jax.config.jax_compilation_cache_dir is not None:
         return

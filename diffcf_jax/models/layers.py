@@ -50,15 +50,15 @@ def depth_to_space(x: Array, patch_size: int) -> Array:
     return x.reshape(b, h * p, w * p, c // (p * p))
 
 
-def avg_pool(x: Array) -> Array:
-    """Halves the resolution by 2x2 means: [B, H, W, C] -> [B, H/2, W/2, C].
+def avg_pool(x: Array, size: int = 2) -> Array:
+    """Means of squares of `size` pixels: [B, H, W, C] -> [B, H // size, W // size, C].
 
     Not a windowed reduction: with one image under vmap, XLA's CPU compiler (jaxlib 0.10.2) makes
-    a wrong program of a convolution that is followed by one.
+    a wrong program of a convolution that is followed by one; and its gradient is slow there.
     """
     b, h, w, c = x.shape
-    x = x[:, : h // 2 * 2, : w // 2 * 2]
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+    x = x[:, : h // size * size, : w // size * size]
+    return x.reshape(b, h // size, size, w // size, size, c).mean(axis=(2, 4))
 
 
 def upsample_nearest(x: Array) -> Array:

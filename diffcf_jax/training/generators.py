@@ -18,6 +18,7 @@ from diffcf_jax.diffusion.schedule import (
     training_target,
 )
 from diffcf_jax.errors import UserError
+from diffcf_jax.models.layers import avg_pool
 
 Array = jax.Array
 
@@ -190,7 +191,7 @@ def multiscale_error(error: Array, scales: Sequence[int]) -> Array:
     for s in scales:
         if s < 1 or error.shape[1] % s:
             raise UserError(f"objective.scales: {s} does not divide {error.shape[1]} pixels.")
-    pooled = ((s, nn.avg_pool(error, (s, s), (s, s))) for s in scales)
+    pooled = ((s, avg_pool(error, s)) for s in scales)
     return sum(s * s * jnp.square(e).mean((1, 2, 3)) for s, e in pooled) / len(scales)
 
 
