@@ -27,6 +27,7 @@ STEPS = 100_000  # the length of the training, which sets the schedule
 def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]] | None]:
     """Compiles the programs and starts a batch; returns one iteration of it and a whole run."""
     job, images, targets = read_job(folder)
+    cli.keep_memory(several_devices=job["method"] is None)  # as the entry points do
     if job["method"] is None:
         return _update(job, images), None
     generator, regressor = (load_network(folder / role) for role in ("generator", "regressor"))
@@ -93,5 +94,4 @@ def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    cli.keep_memory()  # as the entry points do
     serve(prepare)
