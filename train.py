@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     A run that is killed, or stopped by SIGTERM (exit status 75), continues when the same command
     is given again. The same command on every host of a pod or cluster shares the work.
     """
-    cli.keep_memory(several_devices=True)
+    cli.keep_memory()
     parallel.initialize()
     workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
     try:

@@ -28,7 +28,6 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     def guarded(argv: list[str]) -> None:
         try:
-            keep_memory()
             _keep_compiled_programs()
             main(argv)
         except UserError as error:
@@ -55,20 +54,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _fail(error)
 
 
-def keep_memory(several_devices: bool = False) -> None:
+def keep_memory() -> None:
     """Has the process keep the memory that it frees, for its next use of it (glibc only).
 
     XLA allocates the temporaries of a program anew at each call. By default glibc maps large
     blocks and gives them back to the system, which then clears every page of them again: a fifth
     of the CPU time of a small network's update. One heap that never shrinks has its pages ready.
-
-    Args:
-        several_devices: also do so for several CPU devices. Their blocks come and go in changing
-            order, and with large programs the heap can grow to twice what they need.
+    It can also grow to twice what a large program needs, whose blocks come and go in changing
+    order.
     """
-    import jax  # here, so that wrong flags are told at once
-
-    if sys.platform != "linux" or (jax.config.jax_num_cpu_devices > 1 and not several_devices):
+    if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -31,13 +31,14 @@ def get_config() -> ml_collections.ConfigDict:
             stem_padding=1,
             max_pool=False,
             hidden=64,
+            circular=True,
         ),
         image_size=64,
         unit=None,
         mean=0.0,
         scale=1.0,
     )
-    config.objective = dict(adversarial=0.0, freeze_norm=False)
+    config.objective = dict(loss_type="mse", adversarial=0.0, freeze_norm=False)
     config.data = dict(name="squares")
     config.init = ""  # a network directory to start from
     config.steps = 2_000

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import Primitive
 
 
 def checkpoint_step(step: Callable[..., Any], remat: bool) -> Callable[..., Any]:
     """Prepares one step of a `jax.lax.scan` for the backward pass.
 
-    The kernels that `models.layers.same_conv` flips are kept in any case: they are the same in
-    every step, so that the loop gets them from outside.
+    The kernels that `models.layers.same_conv` flips and transforms are kept in any case: they are
+    the same in every step, so that the loop gets them from outside.
 
     Args:
         step: the body of the scan.
@@ -21,20 +20,7 @@ def checkpoint_step(step: Callable[..., Any], remat: bool) -> Callable[..., Any]
             What lies between them is computed again even then: that costs less than writing it
             to memory.
     """
-    kept = _flipped_kernels if remat else _products
+    kept = ("kernel",) if remat else ("kernel", "product", "attention", "statistics", "sum")
+    policy = jax.checkpoint_policies.save_only_these_names(*kept)  # names that `models` gives
     # A scan keeps the compiler from merging the second computation with the first.
-    return jax.checkpoint(step, policy=kept, prevent_cse=False)
-
-
-# Names that `models` gives
-_flipped_kernels = jax.checkpoint_policies.save_only_these_names("flipped_kernel")
-_named = jax.checkpoint_policies.save_only_these_names(
-    "flipped_kernel", "attention", "statistics", "sum"
-)
-
-
-def _products(primitive: Primitive, *avals: Any, **params: Any) -> bool:
-    if primitive.name == "dot_general":
-        _, (batch, _) = params["dimension_numbers"]
-        return not batch  # the others are within attention, of which the result is kept
-    return primitive.name == "conv_general_dilated" or _named(primitive, *avals, **params)
+    return jax.checkpoint(step, policy=policy, prevent_cse=False)

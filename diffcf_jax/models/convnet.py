@@ -1,6 +1,9 @@
 """The two layers that the batch-normalised networks (ResNet, DenseNet) are made of."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -12,28 +15,34 @@ def conv(
     dtype: jnp.dtype | None,
     name: str,
     fan: str = "fan_out",
-) -> nn.Conv:
-    """Make a square convolution without bias, padded by `padding` zeros on every side.
+    circular: bool = False,
+) -> Callable[[jax.Array], jax.Array]:
+    """Make a square convolution without bias, padded by `padding` pixels on every side.
 
     Args:
         features: output channels.
         size: kernel size.
         stride: stride.
-        padding: zeros on every side ("SAME" would pad differently for a stride of 2).
+        padding: pixels on every side ("SAME" would pad differently for a stride of 2).
         dtype: compute type, None for that of input and parameters.
         name: the module's name.
         fan: "fan_out" or "fan_in", for He initialisation (arXiv:1502.01852).
+        circular: the padding is the opposite edge instead of zeros.
     """
-    return nn.Conv(
+    margins = ((padding, padding), (padding, padding))
+    module = nn.Conv(
         features,
         (size, size),
         strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
+        padding="VALID" if circular else margins,
         use_bias=False,
         dtype=dtype,
         kernel_init=nn.initializers.variance_scaling(2.0, fan, "normal"),
         name=name,
     )
+    if not circular:
+        return module
+    return lambda x: module(jnp.pad(x, ((0, 0), *margins, (0, 0)), mode="wrap"))
 
 
 def batch_norm(train: bool, dtype: jnp.dtype | None, name: str) -> nn.BatchNorm:

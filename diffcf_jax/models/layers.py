@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from diffcf_jax.models import winograd
 from diffcf_jax.models.attention import attention
 
 Array = jax.Array
@@ -104,8 +105,10 @@ def same_conv(x: Array, kernel: Array) -> Array:
     Its gradient in x is the same convolution with the kernel flipped and transposed in memory.
     JAX's own leaves the transposition to the convolution; XLA's CPU compiler has a fast program
     for that outside of loops only, and inside the loops of a diffusion chain one three times
-    slower. `diffusion.remat` lets a loop flip its kernels once. Its gradient in the kernel is, on a
-    CPU, one large product instead of a convolution with a kernel as large as the image.
+    slower. Where it is differentiated on a CPU, convolutions of many channels are done by
+    `models.winograd`, and the gradient in the kernel is one large product instead of a convolution
+    with a kernel as large as the image. `diffusion.remat` lets a loop flip and transform its
+    kernels once.
 
     Args:
         x: [B, H, W, C].
@@ -120,17 +123,33 @@ def _same_conv(x: Array, kernel: Array) -> Array:
     )
 
 
-def _same_conv_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, ...]]:
-    flipped = checkpoint_name(kernel[::-1, ::-1].transpose(0, 1, 3, 2), "flipped_kernel")
-    return _same_conv(x, kernel), (x, kernel, flipped)
+def _same_conv_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Any, ...]]:
+    flipped = checkpoint_name(kernel[::-1, ::-1].transpose(0, 1, 3, 2), "kernel")
+    transformed = None
+    if winograd.fits(x, kernel):
+        transformed = checkpoint_name(winograd.transform_kernel(kernel), "kernel")
+    y = _fast_conv(x, kernel, transformed, flip=False)
+    return checkpoint_name(y, "product"), (x, kernel, flipped, transformed)
 
 
-def _same_conv_backward(saved: tuple[Array, ...], gradient: Array) -> tuple[Array, Array]:
-    x, kernel, flipped = saved
+def _same_conv_backward(saved: tuple[Any, ...], gradient: Array) -> tuple[Array, Array]:
+    x, kernel, flipped, transformed = saved
     kernel_gradient = jax.lax.platform_dependent(
         x, kernel, gradient, cpu=_kernel_gradient_by_product, default=_kernel_gradient
     )
-    return _same_conv(gradient, flipped), kernel_gradient
+    return _fast_conv(gradient, flipped, transformed, flip=True), kernel_gradient
+
+
+def _fast_conv(x: Array, kernel: Array, transformed: Any, flip: bool) -> Array:
+    if transformed is None:
+        return _same_conv(x, kernel)
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        transformed,
+        cpu=lambda x, kernel, transformed: winograd.convolve(x, transformed, flip),
+        default=lambda x, kernel, transformed: _same_conv(x, kernel),
+    )
 
 
 same_conv.defvjp(_same_conv_forward, _same_conv_backward)
@@ -229,7 +248,7 @@ class ResBlock(nn.Module):
 
     def _project(self, emb: Array, width: int, name: str) -> Array:
         dense = nn.Dense(width, dtype=self.dtype, kernel_init=uniform_fan_in, name=name)
-        return dense(nn.silu(emb))[:, None, None, :]  # [B, 1, 1, width]
+        return checkpoint_name(dense(nn.silu(emb)), "product")[:, None, None, :]  # [B, 1, 1, width]
 
 
 class AttentionBlock(nn.Module):
@@ -254,6 +273,7 @@ class AttentionBlock(nn.Module):
         qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=uniform_fan_in, name="qkv")(
             GroupNorm(self.dtype, name="norm")(x).reshape(b, h * w, c)
         )
+        qkv = checkpoint_name(qkv, "product")
         if self.qkv_before_heads:
             q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, self.num_heads, d), (2, 3), (0, 2))
         else:
@@ -277,10 +297,11 @@ class Downsample(nn.Module):
         """[B, H, W, C] -> [B, H/2, W/2, C]."""
         if not self.with_conv:
             return avg_pool(x)
-        return nn.Conv(
+        h = nn.Conv(
             x.shape[-1], (3, 3), strides=2, padding=1, dtype=self.dtype,
             kernel_init=uniform_fan_in, name="conv",
         )(x)  # fmt: skip
+        return checkpoint_name(h, "product")
 
 
 class Upsample(nn.Module):

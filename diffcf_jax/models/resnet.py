@@ -1,5 +1,6 @@
 """ResNet regressor: an image to one number."""
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -15,15 +16,17 @@ class BasicBlock(nn.Module):
 
     features: int
     stride: int = 1
+    circular: bool = False
     dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Return relu(shortcut(x) + residual(x))."""
         shortcut = x
-        h = conv(self.features, 3, self.stride, 1, self.dtype, "conv1")(x)
+        conv3 = functools.partial(conv, dtype=self.dtype, circular=self.circular)
+        h = conv3(self.features, 3, self.stride, 1, name="conv1")(x)
         h = nn.relu(batch_norm(train, self.dtype, "bn1")(h))
-        h = conv(self.features, 3, 1, 1, self.dtype, "conv2")(h)
+        h = conv3(self.features, 3, 1, 1, name="conv2")(h)
         h = batch_norm(train, self.dtype, "bn2")(h)
         if self.stride != 1 or x.shape[-1] != self.features:
             shortcut = conv(self.features, 1, self.stride, 0, self.dtype, "downsample_conv")(x)
@@ -45,6 +48,8 @@ class ResNet(nn.Module):
         stem_padding: its zero padding on each side.
         max_pool: halve the resolution after the stem; maxima forget what a mean needs.
         hidden: width of a layer between the pooled features and the head, or None.
+        circular: convolutions take an edge's neighbours from the opposite edge instead of zeros,
+            so that a prediction does not depend on where in the image something is.
         dtype: compute type of the convolutions (None: that of input and parameters);
             normalisation statistics and the head are never below float32.
     """
@@ -56,6 +61,7 @@ class ResNet(nn.Module):
     stem_padding: int = 2
     max_pool: bool = True
     hidden: int | None = None
+    circular: bool = False
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -69,9 +75,16 @@ class ResNet(nn.Module):
         Returns:
             Predictions [B], at least float32.
         """
-        h = conv(
-            self.width, self.stem_kernel, self.stem_stride, self.stem_padding, self.dtype, "conv1"
-        )(x)
+        stem = conv(
+            self.width,
+            self.stem_kernel,
+            self.stem_stride,
+            self.stem_padding,
+            self.dtype,
+            "conv1",
+            circular=self.circular,
+        )
+        h = stem(x)
         h = nn.relu(batch_norm(train, self.dtype, "bn1")(h))
         if self.max_pool:
             h = nn.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
@@ -79,7 +92,8 @@ class ResNet(nn.Module):
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                h = BasicBlock(self.width * 2**stage, stride, self.dtype, name=name)(h, train)
+                features = self.width * 2**stage
+                h = BasicBlock(features, stride, self.circular, self.dtype, name=name)(h, train)
         h = h.astype(jnp.promote_types(h.dtype, jnp.float32)).mean(axis=(1, 2))  # [B, C]
         if self.hidden is not None:
             h = nn.relu(nn.Dense(self.hidden, kernel_init=uniform_fan_in, name="hidden")(h))

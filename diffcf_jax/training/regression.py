@@ -8,14 +8,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffcf_jax.errors import UserError
+
 Array = jax.Array
 
+LOSSES = {"l1": jnp.abs, "mse": jnp.square}  # of an error
 HEADS = ("fc", "classifier")  # the last layer of a ResNet and of a DenseNet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RegressionObjective:
-    """Mean squared error of a regressor, optionally on adversarial images.
+    """Mean squared or absolute error of a regressor, optionally on adversarial images.
 
     The network predicts (y - mean) / scale of a label y, which is what the loss compares.
 
@@ -27,6 +30,8 @@ class RegressionObjective:
 
     Attributes:
         module: the regressor.
+        loss_type: "mse", or "l1", whose best prediction is the median of what a label can be
+            instead of its mean: closer where labels pile up at an end of their range.
         mean: of the labels, in the user's unit.
         scale: their standard deviation, in the user's unit.
         adversarial: the largest change of a pixel, in [0, 1]; 0 trains on clean images.
@@ -40,6 +45,7 @@ class RegressionObjective:
     module: nn.Module
     mean: float = 0.0
     scale: float = 1.0
+    loss_type: str = "mse"
     adversarial: float = 0.0
     freeze_features: bool = False
     freeze_norm: bool = False
@@ -47,13 +53,18 @@ class RegressionObjective:
     frozen: ClassVar[Mapping[str, Any]] = {}
     best: ClassVar[str] = "mae"
 
+    def __post_init__(self) -> None:
+        """Checks what a config may get wrong."""
+        if self.loss_type not in LOSSES:
+            raise UserError(f"Unknown config.objective.loss_type '{self.loss_type}': l1 or mse.")
+
     @property
     def trained(self) -> Callable[[str], bool] | None:
         """Which top-level modules' parameters are trained; None: all of them."""
         return HEADS.__contains__ if self.freeze_features else None
 
     def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
-        """(y - y_hat)^2, normalised, with batch statistics where the module keeps them."""
+        """Loss of y - y_hat, normalised, with batch statistics where the module keeps them."""
         wanted = (labels - self.mean) / self.scale
         train = not (self.freeze_features or self.freeze_norm)
         rest = [name for name in variables if name != "params"]
@@ -63,26 +74,26 @@ class RegressionObjective:
             params = {name: params[name] if name in HEADS else stopped[name] for name in params}
         variables = {**variables, "params": params}
 
-        def squared_error(images: Array) -> tuple[Array, Any]:
+        def mean_loss(images: Array) -> tuple[Array, Any]:
             predictions, updated = self.module.apply(variables, images, train=train, mutable=rest)
-            return jnp.mean(jnp.square(predictions - wanted)), updated
+            return jnp.mean(LOSSES[self.loss_type](predictions - wanted)), updated
 
         if self.adversarial:
             key_radius, key_start = jax.random.split(key)
             share = jax.random.uniform(key_radius, (images.shape[0], 1, 1, 1))
             radius = self.adversarial * jnp.minimum(2 * progress, 1) * share
             start = radius * jax.random.uniform(key_start, images.shape, minval=-1, maxval=1)
-            direction = jnp.sign(jax.grad(squared_error, has_aux=True)(images + start)[0])
+            direction = jnp.sign(jax.grad(mean_loss, has_aux=True)(images + start)[0])
             change = jnp.clip(start + 1.25 * radius * direction, -radius, radius)
             images = jax.lax.stop_gradient(images + change)
-        mse, updated = squared_error(images)
-        return mse, ({"mse": mse}, updated)
+        loss, updated = mean_loss(images)
+        return loss, ({}, updated)
 
     def evaluate(self, variables: Any, images: Array, labels: Array, key: Array):
-        """Absolute error in the user's unit, squared error as in the loss; running statistics."""
+        """Absolute error in the user's unit, and the loss; on running statistics."""
         del key
         error = self.module.apply(variables, images) - (labels - self.mean) / self.scale
-        return {"mae": jnp.abs(error) * self.scale, "loss": jnp.square(error)}
+        return {"mae": jnp.abs(error) * self.scale, "loss": LOSSES[self.loss_type](error)}
 
     def picture(self, variables: Any, images: Array, key: Array) -> None:
         """A regressor has nothing to show."""

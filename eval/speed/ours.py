@@ -27,8 +27,8 @@ STEPS = 100_000  # the length of the training, which sets the schedule
 def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]] | None]:
     """Compiles the programs and starts a batch; returns one iteration of it and a whole run."""
     job, images, targets = read_job(folder)
-    cli.keep_memory(several_devices=job["method"] is None)  # as the entry points do
     if job["method"] is None:
+        cli.keep_memory()  # as train.py does
         return _update(job, images), None
     generator, regressor = (load_network(folder / role) for role in ("generator", "regressor"))
     options = {key: value for key, value in job["method"].items() if key != "name"}

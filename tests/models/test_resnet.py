@@ -57,6 +57,19 @@ def test_without_a_pool_and_with_a_hidden_layer():
     np.testing.assert_allclose(y, expected[:, 0], rtol=1e-5)
 
 
+def test_circular_predicts_the_same_wherever_something_is():
+    x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
+    rolled = jnp.roll(x, (8, -4), (1, 2))  # multiples of the stride: the same pixels meet
+    arguments = dict(width=4, blocks=(1, 1), stem_stride=2, stem_padding=1, max_pool=False)
+    errors = []
+    for circular in (True, False):
+        module = ResNet(**arguments, circular=circular)
+        variables = jax.jit(module.init)(jax.random.key(1), x)
+        y, y_rolled = (jax.jit(module.apply)(variables, images) for images in (x, rolled))
+        errors.append(float(jnp.abs(y - y_rolled).max()))
+    assert errors[0] < 1e-6 < 1e-4 < errors[1]
+
+
 def test_training_uses_the_batch_and_averages_its_statistics():
     module = ResNet(width=4, blocks=(1, 1))
     x = jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))

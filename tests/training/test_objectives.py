@@ -144,6 +144,19 @@ def test_adversarial_images_are_harder():
     assert losses[1] > losses[0]
 
 
+def test_l1_is_the_absolute_error(images):
+    variables = init(REGRESSOR)
+    labels = jnp.array([0.0, 0.5, 1.0, 1.5])
+    objective = objective_of({**REGRESSOR, "mean": 1.0, "scale": 2.0}, {"loss_type": "l1"})
+    found = jax.jit(objective.evaluate)(variables, images, labels, jax.random.key(0))
+    np.testing.assert_allclose(2 * found["loss"], found["mae"], rtol=1e-6)
+    frozen = dataclasses.replace(objective, freeze_norm=True)
+    loss, _ = jax.jit(frozen.loss)(variables, images, labels, jax.random.key(0), 0.5)
+    assert float(loss) == pytest.approx(float(found["loss"].mean()), rel=1e-5)
+    with pytest.raises(UserError, match="loss_type 'huber': l1 or mse"):
+        dataclasses.replace(objective, loss_type="huber")
+
+
 def test_labels_are_normalised_inside(images):
     variables = init(REGRESSOR)
     labels = jnp.array([0.0, 0.5, 1.0, 1.5])

@@ -1,0 +1,97 @@
+"""Winograd's convolution against the plain one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffcf_jax.diffusion.remat import checkpoint_step
+from diffcf_jax.models import winograd
+from diffcf_jax.models.layers import same_conv
+
+SIZE = st.integers(1, 4)
+
+
+def plain(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def normal(seed, *shape, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SIZE, SIZE, SIZE, SIZE, SIZE)
+def test_equals_the_plain_convolution_and_its_gradient(b, half_h, half_w, c, d):
+    with jax.enable_x64(True):
+        x = normal(0, b, 2 * half_h, 2 * half_w, c, dtype=jnp.float64)
+        kernel = normal(1, 3, 3, c, d, dtype=jnp.float64)
+        y, gradient = jax.vjp(lambda x: plain(x, kernel), x)
+        transformed = winograd.transform_kernel(kernel)
+        np.testing.assert_allclose(winograd.convolve(x, transformed), y, atol=1e-12)
+        found = winograd.convolve(y, transformed, flip=True)
+        np.testing.assert_allclose(found, gradient(y)[0], rtol=1e-12, atol=1e-11)
+
+
+def test_rounds_about_as_much():
+    x, kernel = normal(0, 2, 8, 8, 256), normal(1, 3, 3, 256, 16)
+    with jax.enable_x64(True):
+        exact = np.asarray(plain(jnp.asarray(x, jnp.float64), jnp.asarray(kernel, jnp.float64)))
+    found = winograd.convolve(x, winograd.transform_kernel(kernel))
+    errors = [np.sqrt(np.mean(np.square(np.asarray(y) - exact))) for y in (found, plain(x, kernel))]
+    assert errors[0] < 3 * errors[1]
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_a_convolution_of_many_channels_and_its_gradients(vmapped):
+    x, kernel, weights = normal(0, 2, 4, 6, 128), normal(1, 3, 3, 128, 130) / 34, normal(2, 130)
+    assert winograd.fits(x, kernel)
+
+    def loss(conv, x, kernel):
+        y = jax.vmap(lambda x: conv(x[None], kernel)[0])(x) if vmapped else conv(x, kernel)
+        return jnp.sum(weights * jnp.sin(y))
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(lambda x, k, conv=conv: loss(conv, x, k), (0, 1)))(x, kernel)
+        for conv in (same_conv, plain)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape, kernel, dtype", [
+    ((1, 8, 8, 128), (1, 1, 128, 128), "float32"),
+    ((1, 8, 7, 128), (3, 3, 128, 128), "float32"),
+    ((1, 8, 8, 64), (3, 3, 64, 128), "float32"),
+    ((1, 8, 8, 128), (3, 3, 128, 128), "bfloat16"),
+])  # fmt: skip
+def test_other_convolutions_are_plain(shape, kernel, dtype):
+    assert not winograd.fits(jnp.ones(shape, dtype), jnp.ones(kernel, dtype))
+
+
+@pytest.mark.parametrize("platform, convolutions", [("cpu", False), ("tpu", True), ("cuda", True)])
+def test_only_a_cpu_does_it(platform, convolutions):
+    x, kernel = jnp.ones((1, 4, 4, 128)), jnp.ones((3, 3, 128, 128))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sin(same_conv(x, kernel)).sum()))
+    program = gradient.trace(x).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" in program) == convolutions
+    assert ("stablehlo.dot_general" in program) != convolutions
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_loop_gets_transformed_kernels_from_outside(remat):
+    kernel, x = normal(0, 3, 3, 128, 128), jnp.ones((1, 4, 4, 128))
+
+    def loss(x):
+        step = checkpoint_step(lambda x, _: (jnp.sin(same_conv(x, kernel)), None), remat)
+        return jnp.sum(jax.lax.scan(step, x, None, length=3)[0])
+
+    outside = jax.make_jaxpr(jax.grad(loss))(x).jaxpr.eqns
+    loops = " ".join(str(eqn) for eqn in outside if eqn.primitive.name == "scan")
+    row_of_kernel = "[1,3,128,128]"
+    assert row_of_kernel not in loops
+    assert row_of_kernel in str(outside)
