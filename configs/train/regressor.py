@@ -32,6 +32,7 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     # Trained on images that are changed by up to `adversarial` in each pixel, a regressor looks at
     # what is shown instead of at textures that nobody sees.
     config.objective = dict(
+        loss_type="mse",  # or "l1": the median instead of the mean
         adversarial=0.0 if variant == "paper" else 4 / 255,
         freeze_features=False,
         freeze_norm=False,  # True in a second training: more precise

@@ -36,7 +36,6 @@ def get_config() -> ml_collections.ConfigDict:
             stem_padding=1,
             max_pool=False,
             hidden=64,
-            circular=True,
         ),
         image_size=64,
         unit=None,
