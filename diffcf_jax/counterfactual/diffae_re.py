@@ -16,6 +16,7 @@ import optax
 from diffcf_jax.counterfactual.losses import DISTANCES
 from diffcf_jax.counterfactual.types import Counterfactual, Regressor, quantize, select
 from diffcf_jax.diffusion import ddim
+from diffcf_jax.diffusion.remat import without_gradient
 from diffcf_jax.diffusion.schedule import Diffusion
 
 Array = jax.Array
@@ -93,7 +94,7 @@ class DiffAERE:
         x = 2 * image - 1
         z = self.encode(params["generator"], x[None])[0]
         x_T = ddim.invert(self.inversion, self._model(params, z), x)
-        reconstruction = self.render(params, z, x_T)
+        reconstruction = without_gradient(lambda x_T: self.render(params, z, x_T), x_T)
         y_initial = self._read(params, image)
         y_reconstruction = self._read(params, reconstruction)
         result = Counterfactual(

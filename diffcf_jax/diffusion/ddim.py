@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from diffcf_jax.diffusion.ddpm import Model
-from diffcf_jax.diffusion.remat import checkpoint_step
+from diffcf_jax.diffusion.remat import checkpoint_step, without_gradient
 from diffcf_jax.diffusion.schedule import Diffusion, at, predict_eps, predict_x_start
 
 Array = jax.Array
@@ -56,8 +56,11 @@ def invert(diffusion: Diffusion, model: Model, x: Array) -> Array:
     def step(x_t: Array, t: Array) -> tuple[Array, None]:
         return ddim_step(diffusion, model(x_t, diffusion.model_t(t)), x_t, t, reverse=True), None
 
-    x_T, _ = jax.lax.scan(step, x, jnp.arange(diffusion.num_timesteps))
-    return x_T
+    def chain(x: Array) -> Array:
+        timesteps = jnp.arange(diffusion.num_timesteps)
+        return jax.lax.scan(checkpoint_step(step, remat=True), x, timesteps)[0]
+
+    return without_gradient(chain, x)
 
 
 def decode(

@@ -1,4 +1,4 @@
-"""What the backward pass through a denoising chain computes again."""
+"""What the passes through a denoising chain keep and what they compute again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,3 +24,16 @@ def checkpoint_step(step: Callable[..., Any], remat: bool) -> Callable[..., Any]
     policy = jax.checkpoint_policies.save_only_these_names(*kept)  # names that `models` gives
     # A scan keeps the compiler from merging the second computation with the first.
     return jax.checkpoint(step, policy=policy, prevent_cse=False)
+
+
+def without_gradient(chain: Callable[[Any], Any], x: Any) -> Any:
+    """Returns `chain(x)` where nobody asks for its gradient.
+
+    It is the forward pass of a gradient whose backward pass is dropped, because there the loop gets
+    its kernels transformed; a loop without a gradient has plain convolutions.
+
+    Args:
+        chain: with a `jax.lax.scan` of checkpointed steps.
+        x: its argument.
+    """
+    return jax.vjp(chain, x)[0]

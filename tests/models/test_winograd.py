@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcf_jax.diffusion.remat import checkpoint_step
+from diffcf_jax.diffusion.remat import checkpoint_step, without_gradient
 from diffcf_jax.models import winograd
 from diffcf_jax.models.layers import same_conv
 
@@ -82,16 +82,40 @@ def test_only_a_cpu_does_it(platform, convolutions):
     assert ("stablehlo.dot_general" in program) != convolutions
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_a_loop_gets_transformed_kernels_from_outside(remat):
+def of_chain(x, kernel, remat, length=3):
+    step = checkpoint_step(lambda x, _: (jnp.sin(same_conv(x, kernel)), None), remat)
+    return jax.lax.scan(step, x, None, length)[0]
+
+
+@pytest.mark.parametrize("asked", ["gradient", "gradient, remat", "value"])
+def test_a_loop_gets_transformed_kernels_from_outside(asked):
     kernel, x = normal(0, 3, 3, 128, 128), jnp.ones((1, 4, 4, 128))
 
-    def loss(x):
-        step = checkpoint_step(lambda x, _: (jnp.sin(same_conv(x, kernel)), None), remat)
-        return jnp.sum(jax.lax.scan(step, x, None, length=3)[0])
+    def chain(x):
+        return of_chain(x, kernel, remat=asked != "gradient")
 
-    outside = jax.make_jaxpr(jax.grad(loss))(x).jaxpr.eqns
+    function = {
+        "value": lambda x: without_gradient(chain, x),
+    }.get(asked, jax.grad(lambda x: jnp.sum(chain(x))))
+    outside = jax.make_jaxpr(function)(x).jaxpr.eqns
     loops = " ".join(str(eqn) for eqn in outside if eqn.primitive.name == "scan")
     row_of_kernel = "[1,3,128,128]"
     assert row_of_kernel not in loops
     assert row_of_kernel in str(outside)
+    assert "stablehlo.convolution" not in jax.jit(function).lower(x).as_text()
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_chain_without_gradient(remat):
+    kernel, x = normal(0, 3, 3, 128, 128) / 34, normal(1, 4, 1, 8, 8, 128)
+
+    def found(x):
+        return without_gradient(lambda x: of_chain(x, kernel, remat, 50), x)
+
+    def expected(x):
+        return jax.lax.fori_loop(0, 50, lambda _, x: jnp.sin(plain(x, kernel)), x)
+
+    program = jax.jit(jax.vmap(found)).lower(x).compile()
+    np.testing.assert_allclose(program(x), jax.vmap(expected)(x), atol=1e-4)
+    # Nothing of any step is kept for the backward pass that is dropped.
+    assert program.memory_analysis().temp_size_in_bytes < 25 * x.nbytes + 2 * kernel.nbytes
