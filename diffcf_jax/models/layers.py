@@ -118,6 +118,8 @@ def same_conv(x: Array, kernel: Array) -> Array:
 
 
 def _same_conv(x: Array, kernel: Array) -> Array:
+    if kernel.shape[:2] == (1, 1):
+        return x @ kernel[0, 0]  # on a CPU faster than a convolution, which takes one core of two
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
