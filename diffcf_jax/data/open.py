@@ -6,7 +6,7 @@ from typing import Any
 from diffcf_jax.data.celeba_hq import CelebAHQ
 from diffcf_jax.data.imdb_wiki import open_imdb_wiki
 from diffcf_jax.data.labelled import open_labelled
-from diffcf_jax.data.squares import DistractingSquares, Squares
+from diffcf_jax.data.squares import Squares, VariedSquares
 from diffcf_jax.errors import UserError
 
 NAMES = ("squares", "labelled", "celeba-hq", "imdb-wiki")
@@ -21,8 +21,8 @@ def open_training_data(data: Mapping[str, Any], image_size: int) -> tuple[Any, A
     Args:
         data: `name`, one of `NAMES`; `path`, the folder of all but the squares; for "labelled"
             `labels`, the table, and `held_out`, the share of held-out images (see `open_labelled`);
-            for "celeba-hq" `attribute`, which is the label; for the squares `distraction`, the
-            standard deviation of `DistractingSquares`.
+            for "celeba-hq" `attribute`, which is the label; for the squares `distraction`
+            and `ends` of `VariedSquares`.
         image_size: width and height that the network expects, in pixels.
 
     Raises:
@@ -34,9 +34,8 @@ def open_training_data(data: Mapping[str, Any], image_size: int) -> tuple[Any, A
             f"Unknown data set config.data.name='{name}'; choose one of {', '.join(NAMES)}."
         )
     if name == "squares":
-        std = data.get("distraction", 0.0)
-        train = DistractingSquares("train", std) if std else Squares("train")
-        return train, Squares("validation")
+        varied = {key: data[key] for key in ("distraction", "ends") if data.get(key)}
+        return VariedSquares(**varied) if varied else Squares("train"), Squares("validation")
     if not path:
         raise UserError("config.data.path is empty; give the folder that holds the images.")
     if name == "labelled":

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from diffcf_jax.data.squares import (
-    DistractingSquares,
     Squares,
+    VariedSquares,
     background_color,
     inner_mask,
     inner_square_color,
@@ -163,7 +163,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_distractions_change_everything_but_the_inner_square():
-    plain, distracting = Squares("train", 32), DistractingSquares("train", 0.2, 32)
+    plain, distracting = Squares("train", 32), VariedSquares(distraction=0.2, limit=32)
     masks = plain.masks
     np.testing.assert_array_equal(distracting.images[masks], plain.images[masks])
     np.testing.assert_array_equal(distracting.labels, plain.labels)
@@ -173,7 +173,25 @@ def test_distractions_change_everything_but_the_inner_square():
     strength = np.array([c[~mask].std() for c, mask in zip(change, masks, strict=True)])
     assert strength.min() < 10 and 30 < strength.max() < 60  # at most 0.2 * 255 = 51, and chance
     # The same image whatever the number of images, and another change for each.
-    np.testing.assert_array_equal(
-        DistractingSquares("train", 0.2, 4).images, distracting.images[:4]
-    )
+    few = VariedSquares(distraction=0.2, limit=4)
+    np.testing.assert_array_equal(few.images, distracting.images[:4])
     assert not np.array_equal(change[0], change[1])
+
+
+def test_ends_are_drawn_again_as_the_data_set_draws_them():
+    plain, varied = Squares("train", 400), VariedSquares(ends=0.25, limit=400)
+    changed = varied.latents[:, 0] != plain.latents[:, 0]
+    assert 0.18 < changed.mean() < 0.32
+    assert set(varied.latents[changed, 0]) == {0, 255}
+    np.testing.assert_allclose(varied.labels, varied.latents[:, 0] / 255, rtol=1e-6)
+    assert varied[int(np.argmax(changed))].y in (0.0, 1.0)
+    # Only the inner square is drawn, with clipped noise.
+    masks = varied.masks
+    np.testing.assert_array_equal(masks, plain.masks)
+    np.testing.assert_array_equal(varied.images[~masks], plain.images[~masks])
+    np.testing.assert_array_equal(varied.images[~changed], plain.images[~changed])
+    red = np.array([i[m][:, 0].mean() for i, m in zip(varied.images, masks, strict=True)])
+    dark, bright = changed & (varied.labels == 0), changed & (varied.labels == 1)
+    # E max(n, 0) = 20 / sqrt(2 pi) = 7.98, and truncation takes a quarter
+    assert abs(red[dark].mean() - 7.7) < 1 and abs(red[bright].mean() - 246.8) < 1
+    np.testing.assert_array_equal(VariedSquares(ends=0.25, limit=9).images, varied.images[:9])
