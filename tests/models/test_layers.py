@@ -189,7 +189,9 @@ def test_the_convolution_is_that_of_jax(size):
     def loss(conv, x, kernel):
         return jnp.sum(weights * jnp.sin(conv(x, kernel)))
 
-    np.testing.assert_allclose(same_conv(x, kernel), plain(x, kernel), rtol=1e-5, atol=1e-5)
+    # A kernel of one pixel is a product, which rounds otherwise; the others are the same program.
+    rtol, atol = (1e-5, 1e-6) if size == (1, 1) else (0, 0)
+    np.testing.assert_allclose(same_conv(x, kernel), plain(x, kernel), rtol=rtol, atol=atol)
     found, expected = (jax.grad(loss, (1, 2))(conv, x, kernel) for conv in (same_conv, plain))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=3e-5)
