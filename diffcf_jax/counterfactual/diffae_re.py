@@ -16,7 +16,6 @@ import optax
 from diffcf_jax.counterfactual.losses import DISTANCES
 from diffcf_jax.counterfactual.types import Counterfactual, Regressor, quantize, select
 from diffcf_jax.diffusion import ddim
-from diffcf_jax.diffusion.remat import without_gradient
 from diffcf_jax.diffusion.schedule import Diffusion
 
 Array = jax.Array
@@ -89,20 +88,21 @@ class DiffAERE:
         return self.decoding.num_timesteps
 
     def init(self, params: Any, image: Array, target: Array, key: Array) -> DiffAEREState:
-        """Encodes the input into z_sem and x_T. The method draws no random number."""
+        """Encodes the input into z_sem and x_T. The method draws no random number.
+
+        The first step decodes them as they are: its image is the reconstruction.
+        """
         del key
         x = 2 * image - 1
         z = self.encode(params["generator"], x[None])[0]
         x_T = ddim.invert(self.inversion, self._model(params, z), x)
-        reconstruction = without_gradient(lambda x_T: self.render(params, z, x_T), x_T)
         y_initial = self._read(params, image)
-        y_reconstruction = self._read(params, reconstruction)
         result = Counterfactual(
-            image=reconstruction,
-            reconstruction=reconstruction,
+            image=image,
+            reconstruction=image,
             y_initial=y_initial,
-            y_reconstruction=y_reconstruction,
-            y_final=y_reconstruction,
+            y_reconstruction=y_initial,
+            y_final=jnp.full_like(y_initial, jnp.inf),
             success=jnp.zeros((), bool),
             iterations=jnp.zeros((), jnp.int32),
             curve=jnp.full((self.iterations,), jnp.nan, y_initial.dtype),
@@ -129,7 +129,10 @@ class DiffAERE:
         seen = state.result.replace(image=image, y_final=y_hat, success=hit)
         better = jnp.abs(y_hat - state.target) <= jnp.abs(state.result.y_final - state.target)
         lost = ~jnp.isfinite(y_hat)  # no step leads back: the image is given up
+        first = state.iteration == 0
         result = select(better | lost, seen, state.result).replace(
+            reconstruction=jnp.where(first, image, state.result.reconstruction),
+            y_reconstruction=jnp.where(first, y_hat, state.result.y_reconstruction),
             curve=state.result.curve.at[state.iteration].set(y_hat),
             iterations=state.iteration + 1,
         )

@@ -149,8 +149,11 @@ def compile_programs(
         jax.vmap(method.finish, in_axes=(None, 0)), in_shardings=(one, many), out_shardings=many
     )
     with _full_precision(mesh):
-        lowered = (init, step.lower(params, empty), finish.lower(params, some))
-    compiled = [program.compile() for program in lowered]
+        lowered = [init, step.lower(params, empty), finish.lower(params, some)]
+    options = parallel.compiler_options(mesh)
+    compiled = [program.compile(options) for program in lowered]
+    flops = count_flops(step, params, empty) / slots
+    del init, step, finish, lowered  # what they were compiled from
     return_freed_memory()
     return Programs(
         params=params,
@@ -158,7 +161,7 @@ def compile_programs(
         slots=slots,
         judges=judges,
         bytes=max(map(memory_bytes, compiled)),
-        flops=count_flops(step, params, empty) / slots,
+        flops=flops,
         seconds=time.monotonic() - start,
         _init=compiled[0],
         _step=compiled[1],
@@ -211,7 +214,8 @@ def compile_step(
     with _full_precision(mesh):
         states = _lower_init(method, params, image_shape, slots, mesh).out_info
         states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), states)
-        return _jit_step(method, mesh).lower(params, states).compile()
+        step = _jit_step(method, mesh).lower(params, states)
+        return step.compile(parallel.compiler_options(mesh))
 
 
 def _fitting(compile_: Callable[..., Any], *arguments: Any) -> Any:

@@ -128,8 +128,8 @@ def _same_conv(x: Array, kernel: Array) -> Array:
 def _same_conv_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Any, ...]]:
     flipped = checkpoint_name(kernel[::-1, ::-1].transpose(0, 1, 3, 2), "kernel")
     transformed = None
-    if winograd.fits(x, kernel):
-        transformed = checkpoint_name(winograd.transform_kernel(kernel), "kernel")
+    if m := winograd.outputs_at_a_time(x, kernel):
+        transformed = checkpoint_name(winograd.transform_kernel(kernel, m), "kernel")
     y = _fast_conv(x, kernel, transformed, flip=False)
     return checkpoint_name(y, "product"), (x, kernel, flipped, transformed)
 

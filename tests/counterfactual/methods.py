@@ -76,8 +76,12 @@ METHODS = {"ac-re": ac_re, "diffae-re": diffae_re}
 def make_jobs(method, params, count=7):
     """Images whose targets are near, farther and out of reach."""
     images = np.random.default_rng(0).uniform(0.2, 0.8, (count, SIZE, SIZE, 3)).astype(np.float32)
-    start = jax.jit(jax.vmap(method.init, in_axes=(None, 0, None, None)))
-    start = start(params, images, 0.0, jax.random.key(0)).result.y_reconstruction
+
+    def reconstructed(image):
+        state = method.init(params, image, 0.0, jax.random.key(0))
+        return method.step(params, state).result.y_reconstruction
+
+    start = jax.jit(jax.vmap(reconstructed))(images)
     shifts = (0.0, 0.05, 0.1, 5.0, -0.05, 0.02, -0.1)
     return [
         Job(i, image, float(y) + shifts[i % 7])

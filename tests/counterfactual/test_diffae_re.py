@@ -53,7 +53,8 @@ STEP = jax.jit(METHOD.step)
 def start(seed=0, shift=0.02, method=METHOD):
     x = jax.random.uniform(jax.random.key(seed), (SIZE, SIZE, 3))
     state = jax.jit(method.init)(PARAMS, x, 0.0, jax.random.key(0))
-    return state.replace(target=state.result.y_reconstruction + shift)
+    y_reconstruction = jax.jit(method.step)(PARAMS, state).result.y_reconstruction
+    return state.replace(target=y_reconstruction + shift)
 
 
 def equal(a, b):
@@ -81,10 +82,20 @@ def test_init():
     np.testing.assert_allclose(state.z, encode(PARAMS["generator"], 2 * state.x[None] - 1)[0])
     np.testing.assert_array_equal(state.z, state.z_0)
     result = state.result
-    np.testing.assert_array_equal(result.image, result.reconstruction)
     np.testing.assert_allclose(result.y_initial, regressor({}, state.x[None])[0], rtol=1e-6)
     assert np.isnan(result.curve).all() and result.curve.shape == (25,)
     assert not result.mask.any() and not result.success
+
+
+def test_the_first_step_reconstructs():
+    state, states = run(start())
+    reconstruction = METHOD.render(PARAMS, state.z_0, state.x_T)
+    for later in (states[1], states[2], state):
+        np.testing.assert_allclose(later.result.reconstruction, reconstruction, atol=1e-6)
+        y = regressor({}, later.result.reconstruction[None])[0]
+        np.testing.assert_allclose(later.result.y_reconstruction, y, rtol=1e-6)
+    np.testing.assert_array_equal(states[1].result.image, states[1].result.reconstruction)
+    assert not np.array_equal(state.result.image, state.result.reconstruction)
 
 
 def test_an_image_reaches_its_target_as_it_is_saved():

@@ -24,32 +24,35 @@ def normal(seed, *shape, dtype=jnp.float32):
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
-@settings(max_examples=10, deadline=None)
-@given(SIZE, SIZE, SIZE, SIZE, SIZE)
-def test_equals_the_plain_convolution_and_its_gradient(b, half_h, half_w, c, d):
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([2, 4]), SIZE, SIZE, SIZE, SIZE, SIZE)
+def test_equals_the_plain_convolution_and_its_gradient(m, b, h, w, c, d):
     with jax.enable_x64(True):
-        x = normal(0, b, 2 * half_h, 2 * half_w, c, dtype=jnp.float64)
+        x = normal(0, b, m * h, m * w, c, dtype=jnp.float64)
         kernel = normal(1, 3, 3, c, d, dtype=jnp.float64)
         y, gradient = jax.vjp(lambda x: plain(x, kernel), x)
-        transformed = winograd.transform_kernel(kernel)
+        transformed = winograd.transform_kernel(kernel, m)
         np.testing.assert_allclose(winograd.convolve(x, transformed), y, atol=1e-12)
         found = winograd.convolve(y, transformed, flip=True)
         np.testing.assert_allclose(found, gradient(y)[0], rtol=1e-12, atol=1e-11)
 
 
-def test_rounds_about_as_much():
+@pytest.mark.parametrize("m", [2, 4])
+def test_rounds_about_as_much(m):
     x, kernel = normal(0, 2, 8, 8, 256), normal(1, 3, 3, 256, 16)
     with jax.enable_x64(True):
         exact = np.asarray(plain(jnp.asarray(x, jnp.float64), jnp.asarray(kernel, jnp.float64)))
-    found = winograd.convolve(x, winograd.transform_kernel(kernel))
+    found = winograd.convolve(x, winograd.transform_kernel(kernel, m))
     errors = [np.sqrt(np.mean(np.square(np.asarray(y) - exact))) for y in (found, plain(x, kernel))]
     assert errors[0] < 3 * errors[1]
 
 
 @pytest.mark.parametrize("vmapped", [False, True])
-def test_a_convolution_of_many_channels_and_its_gradients(vmapped):
-    x, kernel, weights = normal(0, 2, 4, 6, 128), normal(1, 3, 3, 128, 130) / 34, normal(2, 130)
-    assert winograd.fits(x, kernel)
+@pytest.mark.parametrize("m, height, width", [(2, 4, 6), (4, 16, 20)])
+def test_a_convolution_of_many_channels_and_its_gradients(m, height, width, vmapped):
+    x, kernel = normal(0, 2, height, width, 128), normal(1, 3, 3, 128, 130) / 34
+    weights = normal(2, 130)
+    assert winograd.outputs_at_a_time(x, kernel) == m
 
     def loss(conv, x, kernel):
         y = jax.vmap(lambda x: conv(x[None], kernel)[0])(x) if vmapped else conv(x, kernel)
@@ -70,7 +73,7 @@ def test_a_convolution_of_many_channels_and_its_gradients(vmapped):
     ((1, 8, 8, 128), (3, 3, 128, 128), "bfloat16"),
 ])  # fmt: skip
 def test_other_convolutions_are_plain(shape, kernel, dtype):
-    assert not winograd.fits(jnp.ones(shape, dtype), jnp.ones(kernel, dtype))
+    assert winograd.outputs_at_a_time(jnp.ones(shape, dtype), jnp.ones(kernel, dtype)) == 0
 
 
 @pytest.mark.parametrize("platform, convolutions", [("cpu", False), ("tpu", True), ("cuda", True)])
