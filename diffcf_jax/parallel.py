@@ -4,7 +4,6 @@ One program serves one device, many devices and many hosts: `jit` with the leadi
 sharded over the "data" axis of a one-dimensional mesh, and everything else replicated.
 """
 
-import functools
 import glob
 import importlib.util
 import json
@@ -118,15 +117,6 @@ def shard_batch(tree: Any, mesh: Mesh) -> Any:
     return _put(tree, batch_sharding(mesh))
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """What the programs for a mesh are compiled with.
-
-    On CPUs XLA leaves sums and matrix products to YNNPACK, which gives one core to products of less
-    than some 10 million multiplications. Eigen, which gives them all cores, gets the products.
-    """
-    return _products_by_eigen() if mesh.devices.flat[0].platform == "cpu" else {}
-
-
 def process_index() -> int:
     """This process's number, from 0."""
     return jax.process_index()
@@ -182,16 +172,6 @@ def peak_flops(device: jax.Device) -> float | None:
     """
     kind = device.device_kind.lower()
     return next((peak for name, peak in _PEAK_FLOPS.items() if name in kind), None)
-
-
-@functools.cache
-def _products_by_eigen() -> dict[str, str]:
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    try:
-        jax.jit(lambda: 0).lower().compile(options)
-    except jax.errors.JaxRuntimeError:  # an experimental option may be gone from the next XLA
-        return {}
-    return options
 
 
 def _client() -> Any:

@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import pytest
 
 from diffcf_jax import parallel
@@ -20,13 +18,6 @@ def test_incomplete_variables(monkeypatch):
     monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES must be a number"):
         parallel.initialize()
-
-
-def test_products_of_a_cpu_by_eigen():
-    options = parallel.compiler_options(parallel.data_mesh())
-    x, y = jnp.ones((6, 256, 128)), jnp.ones((6, 128, 128))
-    program = jax.jit(jnp.matmul).lower(x, y).compile(options).as_text()
-    assert " dot(" in program and "ynn" not in program
 
 
 def test_peak_flops():

@@ -150,8 +150,7 @@ def compile_programs(
     )
     with _full_precision(mesh):
         lowered = [init, step.lower(params, empty), finish.lower(params, some)]
-    options = parallel.compiler_options(mesh)
-    compiled = [program.compile(options) for program in lowered]
+    compiled = [program.compile() for program in lowered]
     flops = count_flops(step, params, empty) / slots
     del init, step, finish, lowered  # what they were compiled from
     return_freed_memory()
@@ -214,8 +213,7 @@ def compile_step(
     with _full_precision(mesh):
         states = _lower_init(method, params, image_shape, slots, mesh).out_info
         states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), states)
-        step = _jit_step(method, mesh).lower(params, states)
-        return step.compile(parallel.compiler_options(mesh))
+        return _jit_step(method, mesh).lower(params, states).compile()
 
 
 def _fitting(compile_: Callable[..., Any], *arguments: Any) -> Any:

@@ -104,7 +104,7 @@ def outputs_at_a_time(x: Array, kernel: Array) -> int:
     fewest, most = min(kernel.shape[2:]), max(kernel.shape[2:])
     if kernel.shape[:2] != (3, 3) or fewest < _MIN_CHANNELS or jnp.finfo(x.dtype).bits < 32:
         return 0
-    if h % 4 == w % 4 == 0 and h * w >= 2 * most:
+    if h % 4 == w % 4 == 0 and h * w >= 4 * most:
         return 4
     return 2 if h % 2 == w % 2 == 0 else 0
 

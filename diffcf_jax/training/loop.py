@@ -135,7 +135,7 @@ def train(
             batch = parallel.shard_batch(next(stream), mesh)
             if step == start + 1:
                 with clock.stopped():
-                    update = update.lower(state, *batch).compile(parallel.compiler_options(mesh))
+                    update = update.lower(state, *batch).compile()
                 flops = _flops(update) * accumulate * mesh.devices.size
             state, found = update(state, *batch)
             ahead.append((step, found))

@@ -83,7 +83,7 @@ def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
 
     update = make_update(objective.loss, optimizer, training["ema_decay"], STEPS, 0, prepared)
     update = jax.jit(update, donate_argnums=0, out_shardings=parallel.replicated(mesh))
-    update = update.lower(state, *batch).compile(parallel.compiler_options(mesh))
+    update = update.lower(state, *batch).compile()
 
     def iterate() -> None:
         nonlocal state

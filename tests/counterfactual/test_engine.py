@@ -38,12 +38,12 @@ def assert_same(results, reference):
     """Equal to the rounding of float32, where a grey value may fall to its other side.
 
     Found: equal pictures and curves within 4e-7 for AC-RE; for Diff-AE-RE, whose regressor reads
-    grey values, up to 11 values of 768 that differ by one level, and predictions by 1.4e-4.
+    grey values, two values of 768 that differ by one level, and predictions by 6e-5.
     """
     for i, result in results.items():
         assert int(result.iterations) == int(reference[i].iterations)
         np.testing.assert_allclose(result.image, reference[i].image, atol=1.01 / 255)
-        assert np.mean(np.abs(result.image - reference[i].image) > 1e-6) < 2e-2
+        assert np.mean(np.abs(result.image - reference[i].image) > 1e-6) < 5e-3
         np.testing.assert_allclose(result.curve, reference[i].curve, atol=2e-4)
         for name in ("y_initial", "y_reconstruction", "y_final"):
             value, expected = getattr(result, name), getattr(reference[i], name)
