@@ -149,7 +149,7 @@ def compile_programs(
         jax.vmap(method.finish, in_axes=(None, 0)), in_shardings=(one, many), out_shardings=many
     )
     with _full_precision(mesh):
-        lowered = [init, step.lower(params, empty), finish.lower(params, some)]
+        lowered = (init, step.lower(params, empty), finish.lower(params, some))
     compiled = [program.compile() for program in lowered]
     flops = count_flops(step, params, empty) / slots
     del init, step, finish, lowered  # what they were compiled from

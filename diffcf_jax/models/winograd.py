@@ -134,6 +134,8 @@ def convolve(x: Array, transformed: tuple[Array, ...], flip: bool = False) -> Ar
     product = "tnd,tcd->tnc" if flip else "tnc,tcd->tnd"
     x = jnp.pad(x, ((0, 0), (1, m - 1), (1, m - 1), (0, 0)))
     rows = algorithm.of_inputs(_neighbours(x, m, 1))
+    # XLA would compute sums anew for each of the values that they are part of.
+    compute_once = jax.lax.optimization_barrier
     found = []
     for i in range(m + 2):
         # One product of m + 2 matrices each: of all of them at once, the copies cost more.
@@ -142,13 +144,9 @@ def convolve(x: Array, transformed: tuple[Array, ...], flip: bool = False) -> Ar
         products = jnp.einsum(product, tiles, transformed[order[i]])
         products = products.reshape(m + 2, b, h // m, w // m, -1)
         outputs = algorithm.outputs([products[j] for j in order])
-        found.append(_compute_once(jnp.stack(outputs, axis=3)))
+        found.append(compute_once(jnp.stack(outputs, axis=3)))
     y = jnp.stack(algorithm.outputs(found), axis=2)
-    return _compute_once(y.reshape(b, h, w, -1))
-
-
-# XLA would compute these sums anew for each of the values that they are part of.
-_compute_once = jax.lax.optimization_barrier
+    return compute_once(y.reshape(b, h, w, -1))
 
 
 def _neighbours(x: Array, m: int, axis: int) -> list[Array]:

@@ -82,6 +82,7 @@ def test_init():
     np.testing.assert_allclose(state.z, encode(PARAMS["generator"], 2 * state.x[None] - 1)[0])
     np.testing.assert_array_equal(state.z, state.z_0)
     result = state.result
+    np.testing.assert_array_equal(result.image, result.reconstruction)
     np.testing.assert_allclose(result.y_initial, regressor({}, state.x[None])[0], rtol=1e-6)
     assert np.isnan(result.curve).all() and result.curve.shape == (25,)
     assert not result.mask.any() and not result.success

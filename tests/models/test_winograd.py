@@ -56,14 +56,14 @@ def test_a_convolution_of_many_channels_and_its_gradients(m, height, width, vmap
 
     def loss(conv, x, kernel):
         y = jax.vmap(lambda x: conv(x[None], kernel)[0])(x) if vmapped else conv(x, kernel)
-        return jnp.sum(weights * jnp.sin(y))
+        return 24 * jnp.sum(weights * jnp.sin(y)) / (height * width)  # gradients of one size
 
     found, expected = (
         jax.jit(jax.value_and_grad(lambda x, k, conv=conv: loss(conv, x, k), (0, 1)))(x, kernel)
         for conv in (same_conv, plain)
     )
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=min(1e-4, 1e-5 * float(jnp.abs(b).max())))
 
 
 @pytest.mark.parametrize("shape, kernel, dtype", [
