@@ -16,6 +16,7 @@ about twice the plain one's. https://arxiv.org/abs/1509.09308
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -109,6 +110,7 @@ def outputs_at_a_time(x: Array, kernel: Array) -> int:
     return 2 if h % 2 == w % 2 == 0 else 0
 
 
+@functools.partial(jax.jit, static_argnames="m")
 def transform_kernel(kernel: Array, m: int) -> tuple[Array, ...]:
     """Sums of a kernel's weights, by rows and columns: [3, 3, C, D] -> m + 2 of [m + 2, C, D]."""
     sums = _ALGORITHMS[m].of_weights
@@ -146,7 +148,22 @@ def convolve(x: Array, transformed: tuple[Array, ...], flip: bool = False) -> Ar
         outputs = algorithm.outputs([products[j] for j in order])
         found.append(compute_once(jnp.stack(outputs, axis=3)))
     y = jnp.stack(algorithm.outputs(found), axis=2)
-    return compute_once(y.reshape(b, h, w, -1))
+    return _to_memory(y.reshape(b, h, w, -1))
+
+
+def _to_memory(x: Array) -> Array:
+    """x [B, H, W, C] itself, by a loop that copies its two halves.
+
+    XLA's CPU compiler would make x anew in every loop over pixels that reads it, and a loop with
+    such branches in it gets no vector instructions. It looks through everything but a loop.
+    """
+    half = x.shape[1] // 2
+
+    def copy(i: Array, y: Array) -> Array:
+        rows = jax.lax.dynamic_slice_in_dim(x, i * half, half, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(y, rows, i * half, axis=1)
+
+    return jax.lax.fori_loop(0, 2, copy, jnp.zeros_like(x))
 
 
 def _neighbours(x: Array, m: int, axis: int) -> list[Array]:
