@@ -152,7 +152,7 @@ def convolve(x: Array, transformed: tuple[Array, ...], flip: bool = False) -> Ar
 
 
 def _to_memory(x: Array) -> Array:
-    """x [B, H, W, C] itself, by a loop that copies its two halves.
+    """Returns x [B, H, W, C] itself, by a loop that copies its two halves.
 
     XLA's CPU compiler would make x anew in every loop over pixels that reads it, and a loop with
     such branches in it gets no vector instructions. It looks through everything but a loop.
