@@ -137,34 +137,34 @@ def compile_programs(
     """
     start = time.monotonic()
     judges = -(-slots // (4 * mesh.size)) * mesh.size
-    with _full_precision(mesh):
-        init = _lower_init(method, params, image_shape, slots, mesh)
-    empty = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), init.out_info)
-    step = _jit_step(method, mesh)
-    some = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((judges, *leaf.shape[1:]), leaf.dtype), empty
-    )
     one, many = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     finish = jax.jit(
         jax.vmap(method.finish, in_axes=(None, 0)), in_shardings=(one, many), out_shardings=many
     )
     with _full_precision(mesh):
-        lowered = (init, step.lower(params, empty), finish.lower(params, some))
-    compiled = [program.compile() for program in lowered]
-    flops = count_flops(step, params, empty) / slots
-    del init, step, finish, lowered  # what they were compiled from
+        # One after another, so that each has the memory that the last was compiled in.
+        init = _lower_init(method, params, image_shape, slots, mesh)
+        empty = _shapes(init.out_info)
+        init = init.compile()
+        return_freed_memory()
+        step = _jit_step(method, mesh)
+        flops = count_flops(step, params, empty) / slots
+        step = step.lower(params, empty).compile()
+        return_freed_memory()
+        finish = finish.lower(params, _shapes(empty, judges)).compile()
+    needed = max(map(memory_bytes, (init, step, finish)))
     return_freed_memory()
     return Programs(
         params=params,
         mesh=mesh,
         slots=slots,
         judges=judges,
-        bytes=max(map(memory_bytes, compiled)),
+        bytes=needed,
         flops=flops,
         seconds=time.monotonic() - start,
-        _init=compiled[0],
-        _step=compiled[1],
-        _finish=compiled[2],
+        _init=init,
+        _step=step,
+        _finish=finish,
         _put=jax.jit(_put, donate_argnums=0, out_shardings=many),
         _empty=empty,
     )
@@ -211,8 +211,7 @@ def compile_step(
 ) -> jax.stages.Compiled:
     """The program of one iteration alone: (params, states) -> (states, (stopped, misses))."""
     with _full_precision(mesh):
-        states = _lower_init(method, params, image_shape, slots, mesh).out_info
-        states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), states)
+        states = _shapes(_lower_init(method, params, image_shape, slots, mesh).out_info)
         return _jit_step(method, mesh).lower(params, states).compile()
 
 
@@ -260,6 +259,14 @@ def _jit_step(method: Method, mesh: Mesh) -> jax.stages.Wrapped:
     one, many = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     return jax.jit(
         step, in_shardings=(one, many), out_shardings=(many, (many, many)), donate_argnums=1
+    )
+
+
+def _shapes(states: Any, slots: int | None = None) -> Any:
+    """The shapes of states, or of as many as `slots`."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((slots or leaf.shape[0], *leaf.shape[1:]), leaf.dtype),
+        states,
     )
 
 
