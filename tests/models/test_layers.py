@@ -13,6 +13,7 @@ from diffcf_jax.models.layers import (
     AttentionBlock,
     Downsample,
     GroupNorm,
+    Projection,
     ResBlock,
     Upsample,
     avg_pool,
@@ -223,3 +224,14 @@ def test_kernels_are_flipped_outside_of_the_loop(remat):
     loops = [eqn for eqn in outside if eqn.primitive.name == "scan"]
     assert " rev[" not in " ".join(str(eqn) for eqn in loops)
     assert " rev[" in str(outside)
+
+
+def test_a_projection_is_one_linear_layer_cut_into_parts():
+    x = jax.random.normal(jax.random.key(0), (2, 5))
+    projection = Projection(features=3, parts=2)
+    params = projection.init(jax.random.key(1), x)["params"]
+    params = params | {"bias": jnp.arange(6.0)}
+    whole = x @ params["kernel"] + params["bias"]
+    parts = projection.apply({"params": params}, x)
+    np.testing.assert_allclose(np.concatenate(parts, axis=-1), whole, rtol=1e-6)
+    assert params["kernel"].shape == (5, 6)  # as in the originals' checkpoints
