@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diffcf_jax.diffusion.remat import checkpoint_step, without_gradient
 from diffcf_jax.models import winograd
-from diffcf_jax.models.layers import same_conv
+from diffcf_jax.models.same_conv import same_conv
 
 SIZE = st.integers(1, 4)
 
