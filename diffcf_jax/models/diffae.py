@@ -52,11 +52,12 @@ class SemanticEncoder(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array:
         """Encodes images [B, H, W, C] in [-1, 1] into codes [B, z_channels]."""
 
         def res(h: Array, features: int, name: str, resample: str | None = None) -> Array:
-            return ResBlock(features, resample, conditioned=False, dtype=self.dtype, name=name)(h)
+            block = ResBlock(features, resample, conditioned=False, dtype=self.dtype, name=name)
+            return block(h, train=train)
 
         def attend(h: Array, name: str) -> Array:
             heads = self.num_heads
@@ -110,9 +111,9 @@ class DiffAE(nn.Module):
         self.unet_ = UNet(**self.unet, dtype=self.dtype, remat=self.remat, name="unet")
         self.encoder_ = SemanticEncoder(**self.encoder, dtype=self.dtype, name="encoder")
 
-    def encode(self, x: Array) -> Array:
+    def encode(self, x: Array, train: bool = False) -> Array:
         """Encodes images [B, H, W, C] in [-1, 1] into z_sem [B, D]."""
-        return self.encoder_(x)
+        return self.encoder_(x, train)
 
     def predict(self, x_t: Array, t: Array, z_sem: Array, train: bool = False) -> Array:
         """Predicts the noise [B, H, W, C] in x_t at timesteps t [B] given z_sem [B, D]."""
@@ -120,4 +121,4 @@ class DiffAE(nn.Module):
 
     def __call__(self, x: Array, x_t: Array, t: Array, train: bool = False) -> Array:
         """Encodes x and predicts the noise in x_t: what is trained, and what initialises."""
-        return self.predict(x_t, t, self.encode(x), train)
+        return self.predict(x_t, t, self.encode(x, train), train)

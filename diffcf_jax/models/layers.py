@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from diffcf_jax.models.attention import attention
+from diffcf_jax.models.materialize import materialize
 from diffcf_jax.models.same_conv import same_conv
 
 Array = jax.Array
@@ -192,7 +193,10 @@ class ResBlock(nn.Module):
 
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, self.dtype, "skip_conv")(x)
-        return checkpoint_name(x + h, "sum")
+        x = x + h
+        if train:  # where gradients in kernels read its gradient besides
+            x = materialize(x)
+        return checkpoint_name(x, "sum")
 
     def _project(self, emb: Array, parts: int, name: str) -> list[Array]:
         projection = Projection(self.features, parts, self.dtype, name=name)

@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from diffcf_jax.models.materialize import materialize
+
 Array = jax.Array
 
 _ROOT = math.sqrt(2)
@@ -148,22 +150,7 @@ def convolve(x: Array, transformed: tuple[Array, ...], flip: bool = False) -> Ar
         outputs = algorithm.outputs([products[j] for j in order])
         found.append(compute_once(jnp.stack(outputs, axis=3)))
     y = jnp.stack(algorithm.outputs(found), axis=2)
-    return _to_memory(y.reshape(b, h, w, -1))
-
-
-def _to_memory(x: Array) -> Array:
-    """Returns x [B, H, W, C] itself, by a loop that copies its two halves.
-
-    XLA's CPU compiler would make x anew in every loop over pixels that reads it, and a loop with
-    such branches in it gets no vector instructions. It looks through everything but a loop.
-    """
-    half = x.shape[1] // 2
-
-    def copy(i: Array, y: Array) -> Array:
-        rows = jax.lax.dynamic_slice_in_dim(x, i * half, half, axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(y, rows, i * half, axis=1)
-
-    return jax.lax.fori_loop(0, 2, copy, jnp.zeros_like(x))
+    return materialize(y.reshape(b, h, w, -1))
 
 
 def _neighbours(x: Array, m: int, axis: int) -> list[Array]:

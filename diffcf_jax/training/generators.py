@@ -19,6 +19,7 @@ from diffcf_jax.diffusion.schedule import (
 )
 from diffcf_jax.errors import UserError
 from diffcf_jax.models.layers import avg_pool
+from diffcf_jax.models.materialize import materialize
 
 Array = jax.Array
 
@@ -78,19 +79,19 @@ class DDPMObjective:
         x = 2 * images - 1
         limit = self.max_timestep or self.diffusion.num_timesteps
         t = jax.random.randint(key_t, x.shape[:1], 0, limit)
-        noise = jax.random.normal(key_noise, x.shape)
+        noise = materialize(jax.random.normal(key_noise, x.shape))
         x_t = q_sample(self.diffusion, x, t, noise)
         output = self.module.apply(
             variables, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
         ).astype(jnp.float32)
-        channels = x.shape[-1]
+        prediction, *v = (
+            materialize(part) for part in jnp.split(output, output.shape[-1] // x.shape[-1], -1)
+        )
         wanted = training_target(self.diffusion, x, t, noise)
-        mse = multiscale_error(output[..., :channels] - wanted, self.scales)
+        mse = multiscale_error(prediction - wanted, self.scales)
         if self.diffusion.variance != "learned_range":
             return {"loss": mse, "mse": mse}
-        detached = jnp.concatenate(
-            [jax.lax.stop_gradient(output[..., :channels]), output[..., channels:]], axis=-1
-        )
+        detached = jnp.concatenate([jax.lax.stop_gradient(prediction), *v], axis=-1)
         vlb = variational_bound(self.diffusion, detached, x, x_t, t)
         return {"loss": mse + vlb, "mse": mse, "vlb": vlb}
 
@@ -159,7 +160,7 @@ class DiffAEObjective:
         key_t, key_noise, key_dropout = jax.random.split(key, 3)
         x = 2 * images - 1
         t = jax.random.randint(key_t, x.shape[:1], 0, self.diffusion.num_timesteps)
-        noise = jax.random.normal(key_noise, x.shape)
+        noise = materialize(jax.random.normal(key_noise, x.shape))
         x_t = q_sample(self.diffusion, x, t, noise)
         output = self.module.apply(
             variables, x, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.models.materialize import materialize
 
 Array = jax.Array
 
@@ -138,7 +139,7 @@ def make_update(
         # The step makes every draw its own, so a restart continues the same stream.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
         key_prepare, key_loss = jax.random.split(key)
-        inputs = prepare(batch, key_prepare)
+        inputs = materialize(prepare(batch, key_prepare))
         params = state.variables["params"]
         rest = {name: v for name, v in state.variables.items() if name != "params"}
         compute = gradient if accumulate == 1 else accumulated
