@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -84,7 +85,9 @@ class Programs:
         batch = parallel.shard_batch(batch, self.mesh)
         # A raw key, because a typed one has no form on the host.
         key = parallel.replicate(jax.random.PRNGKey(seed), self.mesh)
-        return _unstack(self._init(self.params, *batch, key), len(images))
+        states = _unstack(self._init(self.params, *batch, key), len(images))
+        return_freed_memory()
+        return states
 
     def step(self, states: Any) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         """One iteration of every slot.
@@ -146,14 +149,14 @@ def compile_programs(
         init = _lower_init(method, params, image_shape, slots, mesh)
         empty = _shapes(init.out_info)
         init = init.compile()
-        return_freed_memory()
+        _return_compilers_memory()
         step = _jit_step(method, mesh)
         flops = count_flops(step, params, empty) / slots
         step = step.lower(params, empty).compile()
-        return_freed_memory()
+        _return_compilers_memory()
         finish = finish.lower(params, _shapes(empty, judges)).compile()
     needed = max(map(memory_bytes, (init, step, finish)))
-    return_freed_memory()
+    _return_compilers_memory()
     return Programs(
         params=params,
         mesh=mesh,
@@ -168,6 +171,11 @@ def compile_programs(
         _put=jax.jit(_put, donate_argnums=0, out_shardings=many),
         _empty=empty,
     )
+
+
+def _return_compilers_memory() -> None:
+    gc.collect()  # traced programs lie in cycles
+    return_freed_memory()
 
 
 def largest_programs(

@@ -31,7 +31,7 @@ def _copy(x: Array) -> Array:
     """Copies in two parts or a few: a loop of one turn would be no loop to the compiler."""
     flat = x.reshape(x.shape[0], -1)
     size = flat.shape[1]
-    parts = next(n for n in range(2, size + 2) if size % n == 0 or n > size)
+    parts = next((n for n in range(2, size + 1) if size % n == 0), 1)
     width = size // parts
 
     def copy(i: Array, y: Array) -> Array:
