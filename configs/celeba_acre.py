@@ -9,7 +9,7 @@ The first explains the test split with the paper's targets: 80 years for a face 
 Young, 10 for any other. The second takes any folder of 256 pixel faces and targets in years.
 Without the checkpoints either command says where their originals are and how to convert them.
 
-One image at a time takes 5.4 GiB of memory in all on a CPU, and an iteration 8.5 TFLOP.
+One image at a time takes 6.0 GiB of memory in all on a CPU, and an iteration 8.5 TFLOP.
 """
 
 import ml_collections

@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.method = dict(
         name="ac-re",
-        respacing="50",  # of the 1000 timesteps
+        respacing="50",  # of the generator's timesteps
         tau=5,  # depth of the noising, in respaced steps
         iterations=100,
         step_size=2 / 255,
@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
         inpaint=0.15,  # dilated change below which a pixel is kept
         dilation=5,
         remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
+        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
     )
     config.generator = dict(checkpoint="runs/ddpm/network")
     config.regressor = dict(checkpoint="runs/regressor/best")

@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
         distance="l1",
         distance_space="latent",
         remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
+        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
     )
     config.generator = dict(checkpoint="runs/diffae/network")
     config.regressor = dict(checkpoint="runs/regressor/best")

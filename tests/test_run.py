@@ -94,6 +94,9 @@ def test_another_config_is_refused_in_the_same_folder(tmp_path, config):
     with pytest.raises(UserError, match=r"networks\.regressor"):
         run(tmp_path, **{**config, "regressor": {"checkpoint": network}})
     (tmp_path / "cf" / "mine.png").write_bytes(b"not of this run")
+    measured = [tmp_path / "metrics.json", tmp_path / "metrics.csv"]
+    for path in measured:
+        path.write_text("of the results that go")
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
     data = {**config["data"], "limit": 1}
@@ -102,6 +105,7 @@ def test_another_config_is_refused_in_the_same_folder(tmp_path, config):
     assert row["id"] == 0
     pictures = {path.name for path in (tmp_path / "cf").iterdir()}
     assert pictures == {"lower_000.png", "mine.png"}
+    assert not any(path.exists() for path in measured)
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match=r"holds results, but no config\.json"):
         run(tmp_path, **config)

@@ -1,7 +1,8 @@
 """The paper's regressor of ages: a DenseNet-121 of which only the head is trained.
 
-Its features are those of STEEX's CelebAMask-HQ classifier, see diffcf_jax.checkpoint.convert; their
-batch norm stays frozen. The faces are cropped once by diffcf_jax.data.imdb_wiki.
+Its features are those of STEEX's CelebAMask-HQ classifier (`checkpoint.tar`, its decision model, in
+https://github.com/valeoai/STEEX); their batch norm stays frozen. The faces are cropped once by
+diffcf_jax.data.imdb_wiki.
 
 python -m diffcf_jax.checkpoint.convert checkpoint.tar --kind steex-classifier \
     --out checkpoints/steex_classifier

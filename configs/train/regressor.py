@@ -19,7 +19,7 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.image_size = {"tiny": 64, "small": 128, "paper": 256}[variant]
     config.seed = 1
-    # name: "labelled" (a folder with a table), "celeba-hq" (an attribute) or "imdb-wiki" (ages).
+    # name: "labelled" (a folder with a table), "celeba-hq" (labels: Young or not), "imdb-wiki".
     config.data = dict(name="labelled", path="", labels="", held_out=0.1)
     config.network = dict(
         kind="densenet" if variant == "paper" else "resnet",

@@ -52,6 +52,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = dict(name="squares")
     config.steps = 8_000
     config.batch_size = 32
+    config.accumulate = 1  # parts that a batch is worked on in, one after the other; saves memory
+    config.precision = "float32"
     config.optimizer = dict(
         learning_rate=1e-3, warmup_steps=200, schedule="cosine", weight_decay=0.0, clip=1.0
     )

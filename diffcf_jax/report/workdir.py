@@ -116,7 +116,8 @@ def start_over(workdir: Path) -> None:
             for key in paths:
                 if row.get(key):
                     (workdir / row[key]).unlink(missing_ok=True)
-        for name in (CONFIG, "summary.json", "summary.csv", "report.html", "metrics.json"):
+        summaries = ("summary.json", "summary.csv", "report.html", "metrics.json", "metrics.csv")
+        for name in (CONFIG, *summaries):
             (workdir / name).unlink(missing_ok=True)
         (workdir / RESULTS).unlink(missing_ok=True)
     except OSError as error:

@@ -1,7 +1,7 @@
 """Diagnosis of a generator, to choose the methods' options by.
 
-    python -m eval.diagnose --config configs/squares_acre.py --workdir diagnosis
-    python -m eval.diagnose --config configs/squares_diffae.py --workdir diagnosis
+    python -m eval.diagnose --config configs/squares_acre.py --workdir diagnosis_acre
+    python -m eval.diagnose --config configs/squares_diffae.py --workdir diagnosis_diffae
 
 takes a config of explain.py, of which it uses generator, regressor, data and method, prints tables
 and writes diagnosis.html (one file, opens offline), diagnosis.json and PNG pictures.
