@@ -13,7 +13,7 @@ Without the checkpoints either command says where their originals are and how to
 is asked for. The paper's batches of 4 weigh the distance 4 times as much as its lambda_d says;
 here an image's result does not depend on its batch.
 
-One image at a time takes 5.6 GiB of memory in all on a CPU, and an iteration 16.7 TFLOP.
+One image at a time takes 6.4 GiB of memory in all on a CPU, and an iteration 16.7 TFLOP.
 """
 
 import ml_collections
