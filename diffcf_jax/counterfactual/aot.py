@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from diffcf_jax import parallel
-from diffcf_jax.counterfactual.flops import count_flops
 from diffcf_jax.counterfactual.programs import compile_step
 from diffcf_jax.counterfactual.traffic import count_bytes
 from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.errors import UserError
+from diffcf_jax.flops import count_flops
 
 # Assumptions of the estimate, printed with it
 SHARE_OF_PEAK = 0.4  # of the chip's FLOP/s that the convolutions reach

@@ -15,7 +15,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffcf_jax import parallel
-from diffcf_jax.counterfactual.flops import count_flops
 from diffcf_jax.counterfactual.memory import (
     free_bytes,
     memory_bytes,
@@ -23,6 +22,7 @@ from diffcf_jax.counterfactual.memory import (
     return_freed_memory,
 )
 from diffcf_jax.counterfactual.types import Method
+from diffcf_jax.flops import count_flops
 
 # The rest is for states in transit, fragmentation, and on a CPU for everything else that runs.
 _SHARE_OF_FREE_MEMORY = 0.9

@@ -13,6 +13,7 @@ import numpy as np
 from diffcf_jax import parallel
 from diffcf_jax.data.loader import batches
 from diffcf_jax.errors import Preempted, UserError
+from diffcf_jax.flops import count_flops
 from diffcf_jax.training.evaluation import Evaluation
 from diffcf_jax.training.initial import initial_variables
 from diffcf_jax.training.preemption import stop_requests
@@ -135,8 +136,8 @@ def train(
             batch = parallel.shard_batch(next(stream), mesh)
             if step == start + 1:
                 with clock.stopped():
+                    flops = count_flops(update, state, *batch)
                     update = update.lower(state, *batch).compile()
-                flops = _flops(update) * accumulate * mesh.devices.size
             state, found = update(state, *batch)
             ahead.append((step, found))
             clock.tick()
@@ -168,10 +169,19 @@ def train(
         folder.save_network(state, task.network, metrics)
     folder.close()
     rate = clock.rate()
+    peak = parallel.peak_flops(mesh.devices.flat[0])
     return Summary(
-        workdir, steps, time.monotonic() - began, rate * batch_size, rate * flops, metrics,
-        folder.best, task.objective.best, len(stream.skipped),
-    )  # fmt: skip
+        workdir=workdir,
+        step=steps,
+        seconds=time.monotonic() - began,
+        images_per_second=rate * batch_size,
+        flops_per_second=rate * flops,
+        flop_utilisation=rate * flops / (peak * mesh.size) if peak else None,
+        metrics=metrics,
+        best=folder.best,
+        judged_by=task.objective.best,
+        skipped=len(stream.skipped),
+    )
 
 
 def _part(batch_size: int, accumulate: int, devices: int) -> int:
@@ -181,12 +191,6 @@ def _part(batch_size: int, accumulate: int, devices: int) -> int:
             f"config.accumulate={accumulate}."
         )
     return batch_size // accumulate
-
-
-def _flops(update: jax.stages.Compiled) -> float:
-    costs = update.cost_analysis()
-    costs = costs[0] if isinstance(costs, list) else costs
-    return (costs or {}).get("flops", 0.0)
 
 
 def _check_finite(step: int, metrics: Mapping[str, jax.Array], folder: Workdir) -> dict[str, float]:

@@ -102,7 +102,8 @@ class Summary:
         step: updates done.
         seconds: of this run.
         images_per_second: of the updates of this run; 0 if there were none.
-        flops_per_second: of all devices, as the compiler counts an update's; 0 where it does not.
+        flops_per_second: of all devices, see `count_flops`.
+        flop_utilisation: share of the devices' peak in bfloat16; None where it is not known.
         metrics: the last evaluation.
         best: `step` and `metrics` of the best one.
         judged_by: the metric that chooses it.
@@ -114,6 +115,7 @@ class Summary:
     seconds: float
     images_per_second: float
     flops_per_second: float
+    flop_utilisation: float | None
     metrics: dict[str, float]
     best: dict[str, Any]
     judged_by: str
@@ -123,9 +125,12 @@ class Summary:
         """The final report."""
         speed = ""
         if self.images_per_second:
-            speed = f" at {self.images_per_second:.1f} images a second"
-        if self.images_per_second and self.flops_per_second:
-            speed += f" ({self.flops_per_second / 1e12:.3g} TFLOP/s)"
+            share = self.flop_utilisation
+            speed = (
+                f" at {self.images_per_second:.1f} images a second "
+                f"({self.flops_per_second / 1e12:.3g} TFLOP/s"
+                f"{f', {share:.0%} of the peak' if share is not None else ''})"
+            )
         best = self.best["metrics"][self.judged_by]
         lines = [
             f"{self.step} updates, {self.seconds:.0f} s in this run{speed}: "

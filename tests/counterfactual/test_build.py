@@ -9,8 +9,8 @@ import pytest
 
 from diffcf_jax.checkpoint.network import Network, build_module, init_variables
 from diffcf_jax.counterfactual.build import build_method
-from diffcf_jax.counterfactual.flops import count_flops
 from diffcf_jax.errors import UserError
+from diffcf_jax.flops import count_flops
 from tests import tiny
 
 OPTIONS = {

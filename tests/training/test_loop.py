@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -6,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffcf_jax.checkpoint.network import build_module
 from diffcf_jax.checkpoint.store import load_network, save_network
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
+from diffcf_jax.flops import count_flops
 from diffcf_jax.report.files import encode_png
 from diffcf_jax.sampling import sample_images
 from diffcf_jax.training.initial import initial_variables
@@ -54,6 +57,21 @@ def test_what_a_training_leaves(whole):
     assert last["test/mae"] == summary.metrics["mae"] > 0
     assert summary.best == {"step": 4, "metrics": summary.metrics}
     assert str(workdir / "network") in str(summary) and "images a second" in str(summary)
+
+
+def test_an_update_takes_two_to_three_times_the_operations_of_a_forward_pass(whole, tmp_path):
+    module, variables = build_module(tiny.REGRESSOR), initial_variables(tiny.REGRESSOR, seed=0)
+    images = jax.ShapeDtypeStruct((1, tiny.SIZE, tiny.SIZE, 3), jnp.float32)
+    forward = count_flops(module.apply, variables, images)
+    _, summary = whole
+    assert 2 < summary.flops_per_second / summary.images_per_second / forward <= 3
+    parts = train(tmp_path, steps=1, **CONFIG, accumulate=2)
+    counts = [s.flops_per_second / s.images_per_second for s in (summary, parts)]
+    assert counts[0] == pytest.approx(counts[1])
+
+    assert summary.flop_utilisation is None and "of the peak" not in str(summary)  # of a CPU
+    shown = str(dataclasses.replace(summary, flop_utilisation=0.412))
+    assert " TFLOP/s, 41% of the peak)" in shown
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(whole, tmp_path):

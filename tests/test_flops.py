@@ -6,7 +6,7 @@ import pytest
 
 from diffcf_jax.checkpoint.network import abstract_variables, build_module
 from diffcf_jax.checkpoint.original_flags import PRESETS, describe_ddpm
-from diffcf_jax.counterfactual.flops import count_flops
+from diffcf_jax.flops import count_flops
 
 X = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
 KERNEL = jax.ShapeDtypeStruct((3, 3, 3, 5), jnp.float32)
