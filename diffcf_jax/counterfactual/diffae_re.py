@@ -122,8 +122,14 @@ class DiffAERE:
         )
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
-        """One step of the optimiser; an image that meets the criterion is kept as it is."""
-        _, (image, y_hat), gradient = self.latent_gradient(params, state)
+        """One step of the optimiser; an image that meets the criterion is kept as it is.
+
+        The gradient is that of the decoded image, the criterion judges it as it would be saved:
+        z then never meets the rounding to 8 bits, and its path depends on no grey value's side.
+        """
+        _, image, gradient = self.latent_gradient(params, state)
+        image = quantize(image)
+        y_hat = self._read(params, image)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, state.z)
         hit = jnp.abs(y_hat - state.target) <= self.threshold
         seen = state.result.replace(image=image, y_final=y_hat, success=hit)
@@ -150,29 +156,26 @@ class DiffAERE:
         del params
         return state.replace(done=state.stopped)
 
-    def latent_gradient(
-        self, params: Any, state: DiffAEREState
-    ) -> tuple[Array, tuple[Array, Array], Array]:
-        """Loss (eq. 10), the image and its prediction, and the gradient in z.
+    def latent_gradient(self, params: Any, state: DiffAEREState) -> tuple[Array, Array, Array]:
+        """Loss (eq. 10), the decoded image [H, W, C] in [0, 1], and the gradient in z.
 
         `(y^ - target)^2 + lambda_d |z - z_0|_p`, or `|x - x'|_p` in pixel space.
         """
 
-        def loss(z: Array) -> tuple[Array, tuple[Array, Array]]:
+        def loss(z: Array) -> tuple[Array, Array]:
             image = self.render(params, z, state.x_T)
             y_hat = self._read(params, image)
             difference = z - state.z_0 if self.distance_space == "latent" else image - state.x
             value = jnp.square(y_hat - state.target)
             value = value + self.distance_weight * DISTANCES[self.distance](difference)
-            return value, (image, y_hat)
+            return value, image
 
-        (value, seen), gradient = jax.value_and_grad(loss, has_aux=True)(state.z)
-        return value, seen, gradient
+        (value, image), gradient = jax.value_and_grad(loss, has_aux=True)(state.z)
+        return value, image, gradient
 
     def render(self, params: Any, z: Array, x_T: Array) -> Array:
-        """Decodes z and x_T into an image [H, W, C] in [0, 1], on the grid of uint8."""
-        x = ddim.decode(self.decoding, self._model(params, z), x_T, self.remat)
-        return quantize(x / 2 + 0.5)
+        """Decodes z and x_T into an image [H, W, C] in [0, 1]."""
+        return ddim.decode(self.decoding, self._model(params, z), x_T, self.remat) / 2 + 0.5
 
     def _model(self, params: Any, z: Array) -> Callable[[Array, Array], Array]:
         def model(x_t: Array, t: Array) -> Array:

@@ -84,15 +84,14 @@ class Method(Protocol):
 
 
 def quantize(image: Array) -> Array:
-    """Clips to [0, 1] and rounds to the grid of uint8, with the identity as gradient.
+    """Clips to [0, 1] and rounds to the grid of uint8, so that what is read is what is saved.
 
-    The originals clip in the same way (their gradient passes a clipped pixel unchanged); rounding
-    makes the value that is optimised the value that is saved.
+    What is not finite becomes NaN.
     """
     # A table, because XLA divides by 255 with an error in the last bit.
     values = jnp.asarray(np.arange(256) / 255, image.dtype)
     rounded = values[jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)]
-    return jax.lax.stop_gradient(rounded) + (image - jax.lax.stop_gradient(image))
+    return jnp.where(jnp.isfinite(image), rounded, jnp.nan)
 
 
 def select(condition: Array, yes: Any, no: Any) -> Any:

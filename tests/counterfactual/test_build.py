@@ -52,8 +52,8 @@ def gradient(name, network, image, **options):
     def diffae_re(params, image):
         z = jnp.linspace(-1, 1, 8)
         state = SimpleNamespace(x=image, x_T=noises[0], z=z, z_0=z, target=0.9)
-        (_, y_hat), found = method.latent_gradient(params, state)[1:]
-        return y_hat, found
+        _, decoded, found = method.latent_gradient(params, state)
+        return regressor({}, decoded[None])[0], found
 
     function = ac_re if name == "ac-re" else diffae_re
     y_hat, found = jax.jit(function)(params, image)

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from diffcf_jax.counterfactual.diffae_re import DiffAERE
+from diffcf_jax.counterfactual.types import quantize
 from diffcf_jax.diffusion.ddim import decode
 from diffcf_jax.diffusion.schedule import make_diffusion
 from tests.parity_rows import assert_parity
@@ -90,7 +91,7 @@ def test_init():
 
 def test_the_first_step_reconstructs():
     state, states = run(start())
-    reconstruction = METHOD.render(PARAMS, state.z_0, state.x_T)
+    reconstruction = quantize(METHOD.render(PARAMS, state.z_0, state.x_T))
     for later in (states[1], states[2], state):
         np.testing.assert_allclose(later.result.reconstruction, reconstruction, atol=1e-6)
         y = regressor({}, later.result.reconstruction[None])[0]
@@ -114,7 +115,8 @@ def test_an_image_reaches_its_target_as_it_is_saved():
     np.testing.assert_allclose(result.curve[0], result.y_reconstruction, rtol=1e-6)
     # The image that meets the criterion is the one that is kept: no update follows.
     np.testing.assert_array_equal(states[-1].z, states[-2].z)
-    np.testing.assert_array_equal(result.image, METHOD.render(PARAMS, state.z, state.x_T))
+    kept = quantize(METHOD.render(PARAMS, state.z, state.x_T))
+    np.testing.assert_array_equal(result.image, kept)
 
 
 def test_an_unreachable_target_keeps_the_best_image():
@@ -137,22 +139,23 @@ def test_a_stopped_image_passes_through_unchanged():
 @pytest.mark.parametrize("space", ["latent", "pixel"])
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 def test_gradient(distance, space):
-    """The rounding to uint8 is passed over: the gradient is that of the unrounded image."""
+    """Loss and gradient are those of the decoded image; nothing is rounded."""
     method = dataclasses.replace(
         METHOD, distance=distance, distance_space=space, distance_weight=0.01
     )
     state = start()
     state = state.replace(z=state.z + 0.1 * jnp.arange(1.0, CODES + 1))
-    value, (image, y), gradient = jax.jit(method.latent_gradient)(PARAMS, state)
+    value, image, gradient = jax.jit(method.latent_gradient)(PARAMS, state)
 
-    def unrounded(z):
+    def decoded(z):
         def model(x_t, t):
             return predict(PARAMS["generator"], x_t[None], t[None], z[None])[0]
 
         return decode(method.decoding, model, state.x_T) / 2 + 0.5
 
-    rendered, pullback = jax.vjp(unrounded, state.z)
-    np.testing.assert_allclose(image, rendered, atol=0.5 / 255 + 1e-6)
+    rendered, pullback = jax.vjp(decoded, state.z)
+    np.testing.assert_allclose(image, rendered, atol=1e-6)
+    y = regressor({}, image[None])[0]
     difference = state.z - state.z_0 if space == "latent" else image - state.x
     norm = jnp.abs(difference).sum() if distance == "l1" else jnp.linalg.norm(difference)
     of_difference = jnp.sign(difference) if distance == "l1" else difference / norm
@@ -195,4 +198,4 @@ def test_the_batch_does_not_matter():
         results.append(jax.tree.map(lambda leaf: leaf[0], batch))
     for name in ("z", "iteration"):
         np.testing.assert_allclose(*(getattr(state, name) for state in results), atol=1e-5)
-    np.testing.assert_allclose(*(state.result.curve for state in results), atol=0.003)
+    np.testing.assert_allclose(*(state.result.curve for state in results), atol=2e-4)

@@ -37,17 +37,19 @@ def explain(method, params, jobs, batch_size, **arguments):
 def assert_same(results, reference):
     """Equal to the rounding of float32, where a grey value may fall to its other side.
 
-    Found: equal pictures and curves within 4e-7 for AC-RE; for Diff-AE-RE, whose regressor reads
-    grey values, two values of 768 that differ by one level, and predictions by 6e-5.
+    Found: equal pictures and curves within 7e-7 for AC-RE; for Diff-AE-RE, whose curves are read
+    from grey values, equal pictures and curves within 3e-5. Where rounding decides whether a
+    decoding step clips a value, which has no gradient then, it was once (of all orders in batches
+    of 16) 37 values of 768 by one level and 2e-4.
     """
     for i, result in results.items():
         assert int(result.iterations) == int(reference[i].iterations)
         np.testing.assert_allclose(result.image, reference[i].image, atol=1.01 / 255)
         assert np.mean(np.abs(result.image - reference[i].image) > 1e-6) < 5e-3
-        np.testing.assert_allclose(result.curve, reference[i].curve, atol=2e-4)
+        np.testing.assert_allclose(result.curve, reference[i].curve, atol=1e-4)
         for name in ("y_initial", "y_reconstruction", "y_final"):
             value, expected = getattr(result, name), getattr(reference[i], name)
-            np.testing.assert_allclose(value, expected, atol=2e-4)
+            np.testing.assert_allclose(value, expected, atol=1e-4)
 
 
 def test_every_job_is_judged_by_the_image_that_is_saved(setting):
