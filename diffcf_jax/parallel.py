@@ -4,11 +4,13 @@ One program serves one device, many devices and many hosts: `jit` with the leadi
 sharded over the "data" axis of a one-dimensional mesh, and everything else replicated.
 """
 
+import contextlib
 import glob
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +19,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffcf_jax.errors import Preempted, UserError
 
-_SHUTDOWN_SECONDS = 60  # how long a process that ends waits for the others
-_WEEK_IN_MS = 7 * 24 * 3600 * 1000
+_SHUTDOWN_SECONDS = 600  # how long a process that ends waits for the others' iteration in hand
+_ASK_SECONDS = 1.0  # between two looks at what the other processes say
+_ENDED = "a process has ended early"
+_RUN_AGAIN = (
+    "Another process of this run has ended before the work was done; what is finished stays: run "
+    "the same command again on every host."
+)
 
 # Part of `device_kind` in lower case -> FLOP/s of one device, bfloat16. The first match counts.
 _PEAK_FLOPS = {
@@ -127,42 +134,67 @@ def process_count() -> int:
     return jax.process_count()
 
 
-def wait_for_all(point: str) -> None:
-    """Returns when every process of this run has come to the same point.
+@contextlib.contextmanager
+def ending_together() -> Iterator[Callable[[], None]]:
+    """A process that leaves this block by an exception takes the other processes with it.
 
-    The hosts wait for each other, not the devices: nothing is compiled, and a process may come
-    days later than another. Each point needs a name of its own.
-
-    Raises:
-        Preempted: another process has ended.
+    Gives a function that raises, in the others, what says why: `Preempted` where the process was
+    told to stop, `UserError` for everything else. It costs nothing to call often.
     """
     if process_count() == 1:
+        yield lambda: None
         return
+    asked = -_ASK_SECONDS
+
+    def check() -> None:
+        nonlocal asked
+        if time.monotonic() - asked < _ASK_SECONDS:
+            return
+        asked = time.monotonic()
+        try:
+            end = json.loads(_client().key_value_try_get(_ENDED))
+        except RuntimeError:  # JaxRuntimeError: nobody has
+            return
+        if end["preempted"]:
+            raise Preempted(_RUN_AGAIN)
+        raise UserError(f"Process {end['process']} of this run has ended: {end['reason']}")
+
     try:
-        _client().wait_at_barrier(point, _WEEK_IN_MS)
-    except RuntimeError as error:  # JaxRuntimeError
-        raise Preempted(
-            "Another process of this run has ended before the work was done; what is finished "
-            "stays: run the same command again on every host."
-        ) from error
+        yield check
+    except BaseException as error:
+        end = {
+            "process": process_index(),
+            "preempted": isinstance(error, Preempted),
+            "reason": str(error) or type(error).__name__,
+        }
+        with contextlib.suppress(RuntimeError):  # another was first, or is gone
+            _client().key_value_set(_ENDED, json.dumps(end))
+        raise
 
 
-def gather(point: str, value: Any) -> list[Any]:
+def wait_for_all(point: str, check: Callable[[], None] = lambda: None) -> None:
+    """Returns when every process of this run has come to the same point, see `gather`."""
+    gather(point, None, check)
+
+
+def gather(point: str, value: Any, check: Callable[[], None] = lambda: None) -> list[Any]:
     """What every process has to say, in the order of the processes; waits for all of them.
+
+    The hosts wait for each other, not the devices: nothing is compiled, and a process may come
+    days later than another.
 
     Args:
         point: a name that is used once.
         value: anything that JSON can hold.
+        check: called about once a second of waiting; what it raises ends the waiting.
+
+    Raises:
+        Preempted: another process is gone.
     """
     if process_count() == 1:
         return [value]
     _client().key_value_set(f"{point}/{process_index()}", json.dumps(value))
-    wait_for_all(point)
-    texts = [
-        _client().blocking_key_value_get(f"{point}/{i}", _WEEK_IN_MS)
-        for i in range(process_count())
-    ]
-    return [json.loads(text) for text in texts]
+    return [json.loads(_await(f"{point}/{i}", check)) for i in range(process_count())]
 
 
 def peak_flops(device: jax.Device) -> float | None:
@@ -178,6 +210,16 @@ def _client() -> Any:
     from jax._src import distributed  # JAX has no public way to wait without its devices
 
     return distributed.global_state.client
+
+
+def _await(key: str, check: Callable[[], None]) -> str:
+    while True:
+        check()
+        try:
+            return _client().blocking_key_value_get(key, round(1000 * _ASK_SECONDS))
+        except RuntimeError as error:  # JaxRuntimeError
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise Preempted(_RUN_AGAIN) from error
 
 
 def _connect(**arguments: Any) -> None:

@@ -87,54 +87,48 @@ def run(
         "oracle": dict(oracle or {}), "data": dict(data), "targets": targets,
         "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
-    config["batch_size"] = slots = _parse_batch_size(batch_size)
-    wanted = parse_targets(targets)
-    networks = load_networks(generator, regressor, oracle)
-    built, params, unit, image_size = _build(method, *networks, regressor)
-    config["regressor"]["unit"] = unit.name  # of all values in the results
-    records = open_data(data, image_size)
-    fingerprints = {role: fingerprint(variables) for role, variables in params.items()}
-
     statistics = Statistics()
-    with (
-        _folder(workdir, {**config, "networks": fingerprints}, from_scratch),
-        _writer(workdir, records.names, several_targets=len(wanted) > 1) as writer,
-    ):
-        todo = _todo(records.names, wanted, writer.finished())
-        parallel.wait_for_all("the results are read")
-        share = todo[parallel.process_index() :: parallel.process_count()]
-        done = len(records.names) * max(1, len(wanted)) - len(todo)
+    with _stops() as check:
+        config["batch_size"] = slots = _parse_batch_size(batch_size)
+        wanted = parse_targets(targets)
+        networks = load_networks(generator, regressor, oracle)
+        built, params, unit, image_size = _build(method, *networks, regressor)
+        config["regressor"]["unit"] = unit.name  # of all values in the results
+        records = open_data(data, image_size)
+        fingerprints = {role: fingerprint(variables) for role, variables in params.items()}
         with (
-            Progress(done, done + len(share), silent=parallel.process_index() > 0) as progress,
-            ThreadPoolExecutor(4) as threads,
-            termination() as check,
+            _folder(workdir, {**config, "networks": fingerprints}, from_scratch),
+            _writer(workdir, records.names, len(wanted) > 1, check) as writer,
         ):
-            jobs = _jobs(records, share, unit, writer, progress, check)
-            saves: collections.deque[Future] = collections.deque()
+            todo = _todo(records.names, wanted, writer.finished())
+            parallel.wait_for_all("the results are read", check)
+            share = todo[parallel.process_index() :: parallel.process_count()]
+            done = len(records.names) * max(1, len(wanted)) - len(todo)
+            bounds = done, done + len(share)
+            with Progress(*bounds, silent=parallel.process_index() > 0) as progress:
 
-            def on_step(misses: np.ndarray) -> None:
-                progress.on_step(unit.scale * misses)
-                check()
+                def on_step(misses: np.ndarray) -> None:
+                    progress.on_step(unit.scale * misses)
+                    check()
 
-            for finished in explain_all(
-                built, params, jobs, slots, seed, on_step, len(share), statistics, progress.tell
-            ):
-                saves.append(threads.submit(_save, writer, finished, unit, method["threshold"]))
-                progress.finished(bool(finished.counterfactual.success))
-                while saves and saves[0].done():
-                    saves.popleft().result()  # a full disk stops the run
-            for save in saves:
-                save.result()
-        parts = parallel.gather("all is done", dataclasses.asdict(statistics))
-        report = workdir / "report.html"
-        if parallel.process_index() > 0:
-            return report, []
-        rows = read_results(workdir)
-        write_results(workdir, rows)
-        summary = summarise(rows, config, time.monotonic() - start, environment())
-        summary["engine"] = engine_figures(parts) or read_engine_figures(workdir)
-        write_summary(workdir, summary)
-        return write_report(workdir), [row["error"] for row in rows if "error" in row]
+                def save(finished: Finished) -> None:
+                    _save(writer, finished, unit, method["threshold"])
+
+                jobs = _jobs(records, share, unit, writer, progress, check)
+                results = explain_all(
+                    built, params, jobs, slots, seed, on_step, len(share), statistics, progress.tell
+                )
+                _save_all(results, save, progress)
+            parts = parallel.gather("all is done", dataclasses.asdict(statistics), check)
+            report = workdir / "report.html"
+            if parallel.process_index() > 0:
+                return report, []
+            rows = read_results(workdir)
+            write_results(workdir, rows)
+            summary = summarise(rows, config, time.monotonic() - start, environment())
+            summary["engine"] = engine_figures(parts) or read_engine_figures(workdir)
+            write_summary(workdir, summary)
+            return write_report(workdir), [row["error"] for row in rows if "error" in row]
 
 
 def compile_for(
@@ -195,6 +189,18 @@ def _parse_batch_size(batch_size: int | str) -> int | str:
 
 
 @contextlib.contextmanager
+def _stops() -> Iterator[Callable[[], None]]:
+    """Gives a function that raises when this run is to end: by a signal, or by another process."""
+    with parallel.ending_together() as check_others, termination() as check_signals:
+
+        def check() -> None:
+            check_signals()
+            check_others()
+
+        yield check
+
+
+@contextlib.contextmanager
 def _folder(workdir: Path, made_with: Mapping[str, Any], from_scratch: bool) -> Iterator[None]:
     """Process 0 prepares the folder and keeps it for this run; the others look at it after that."""
     if parallel.process_index() > 0:
@@ -209,14 +215,16 @@ def _folder(workdir: Path, made_with: Mapping[str, Any], from_scratch: bool) -> 
 
 
 @contextlib.contextmanager
-def _writer(workdir: Path, names: Sequence[str], several_targets: bool) -> Iterator[ResultWriter]:
+def _writer(
+    workdir: Path, names: Sequence[str], several_targets: bool, check: Callable[[], None]
+) -> Iterator[ResultWriter]:
     """This process's writer; that of process 0 tidies the folder up before the others come."""
     if parallel.process_index() > 0:
-        parallel.wait_for_all("the folder is ready")
+        parallel.wait_for_all("the folder is ready", check)
         check_shared(workdir)
     with ResultWriter(workdir, names, several_targets, parallel.process_index()) as writer:
         if parallel.process_index() == 0:
-            parallel.wait_for_all("the folder is ready")
+            parallel.wait_for_all("the folder is ready", check)
         yield writer
 
 
@@ -258,6 +266,21 @@ def _jobs(
             continue
         image = record.image.astype(np.float32) / 255
         yield Job(record.id, image, unit.normalise(aim), (record, aim))
+
+
+def _save_all(
+    results: Iterator[Finished], save: Callable[[Finished], None], progress: Progress
+) -> None:
+    """Threads save each result while the next ones are computed."""
+    saves: collections.deque[Future] = collections.deque()
+    with ThreadPoolExecutor(4) as threads:
+        for finished in results:
+            saves.append(threads.submit(save, finished))
+            progress.finished(bool(finished.counterfactual.success))
+            while saves and saves[0].done():
+                saves.popleft().result()  # a full disk stops the run
+        for pending in saves:
+            pending.result()
 
 
 def _own_target(record: Record) -> float:

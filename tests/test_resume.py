@@ -103,6 +103,24 @@ def test_two_processes_share_the_work(flags, uninterrupted, tmp_path):
     assert (engine["processes"], engine["images"], engine["slots"]) == (2, 12, 8)
 
 
+def test_a_process_that_ends_early_takes_the_other_with_it(flags, tmp_path):
+    out = tmp_path / "out"
+    processes = start_two(out, *flags, "--config.data.limit=200")
+    wait_for_lines(out, 1, processes[0])
+    processes[1].send_signal(signal.SIGTERM)
+    told = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [75, 75], told
+    assert "Another process of this run has ended" in told[0]
+    assert 0 < len(read_results(out)) < 200
+
+    processes = start_two(out, *flags, "--config.seed=1")
+    told = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], told
+    assert "error: Process 0 of this run has ended" in told[1]
+    for text in told:
+        assert "holds results of another config: seed (0 there, 1 here)" in text
+
+
 def test_another_number_of_processes_goes_on(flags, uninterrupted, tmp_path):
     out = tmp_path / "out"
     processes = start_two(out, *flags)
