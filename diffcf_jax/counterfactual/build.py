@@ -1,6 +1,8 @@
 """Makes a method from networks and hyper-parameters."""
 
-from collections.abc import Mapping
+import math
+import numbers
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,13 +11,45 @@ import optax
 from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.ac_re import ACRE
 from diffcf_jax.counterfactual.diffae_re import DiffAERE
+from diffcf_jax.counterfactual.losses import DISTANCES
 from diffcf_jax.counterfactual.types import Method, Regressor
 from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
 
 METHODS = {"ac-re": "ddpm", "diffae-re": "diffae"}
-REMAT = ("none", "step", "block")
 PRECISION = {"float32": None, "bfloat16": jnp.bfloat16}
+_CHOICES = {
+    "remat": ("none", "step", "block"),
+    "precision": tuple(PRECISION),
+    "distance": tuple(DISTANCES),
+    "distance_space": ("latent", "pixel"),
+}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+_COUNT = _is_count, "a whole number of at least 1"
+_POSITIVE = lambda v: _is_number(v) and v > 0, "a finite number above 0"
+_NOT_NEGATIVE = lambda v: _is_number(v) and v >= 0, "a finite number of at least 0"
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "iterations": _COUNT,
+    "tau": _COUNT,
+    "inversion_steps": _COUNT,
+    "decode_steps": _COUNT,
+    "dilation": (lambda v: _is_count(v) and v % 2 == 1, "an odd whole number of at least 1"),
+    "step_size": _POSITIVE,
+    "learning_rate": _POSITIVE,
+    "gradient_floor": (lambda v: _is_number(v) and 0 <= v <= 1, "a number between 0 and 1"),
+    "threshold": _NOT_NEGATIVE,
+    "inpaint": _NOT_NEGATIVE,
+    "distance_weight": _NOT_NEGATIVE,
+}
 
 
 def build_method(
@@ -44,11 +78,9 @@ def build_method(
             f"The method {name} needs a generator of kind {METHODS[name]}, "
             f"but generator.checkpoint is a {generator.kind}."
         )
+    _check_values(options)
     options = dict(options)
     remat, precision = options.pop("remat", "none"), options.pop("precision", "float32")
-    for key, value, known in (("remat", remat, REMAT), ("precision", precision, PRECISION)):
-        if value not in known:
-            raise UserError(f"Unknown config.method.{key}={value!r}; choose {', '.join(known)}.")
     options["remat"] = remat != "none"
     diffusion = generator.description["diffusion"]
     module = generator.module.clone(dtype=PRECISION[precision], remat=remat == "block")
@@ -73,6 +105,16 @@ def build_method(
         )
     except TypeError as error:
         raise UserError(f"An option of config.method does not fit {name}: {error}.") from None
+
+
+def _check_values(options: Mapping[str, Any]) -> None:
+    for key, value in options.items():
+        if key in _CHOICES and value not in _CHOICES[key]:
+            choices = ", ".join(_CHOICES[key])
+            raise UserError(f"Unknown config.method.{key}={value!r}; choose {choices}.")
+        fits, what = _RANGES.get(key, (lambda value: True, ""))
+        if not fits(value):
+            raise UserError(f"config.method.{key} must be {what}.")
 
 
 def _check_depth(tau: int, timesteps: int) -> None:

@@ -6,6 +6,7 @@ constants are computed in float64 and cast when they are used, as in the origina
 
 import dataclasses
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,11 @@ def respaced_timesteps(steps: int, respacing: str) -> list[int]:
     """
     if not respacing:
         return list(range(steps))
+    if not re.fullmatch(r"ddim[1-9]\d*|[1-9]\d*(,[1-9]\d*)*", respacing):
+        raise UserError(
+            f"The respacing '{respacing}' is not understood: give a number of steps such as 50, "
+            "numbers for equal sections such as 10,15,25, or ddim50 for an integer stride."
+        )
     if respacing.startswith("ddim"):
         count = int(respacing.removeprefix("ddim"))
         for stride in range(1, steps):

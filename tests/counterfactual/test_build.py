@@ -99,6 +99,16 @@ def test_half_precision_is_close(setting, usual):
             {"precision": "float16"},
             r"config\.method\.precision='float16'; choose float32, bfloat16",
         ),
+        ({"distance": "l7"}, r"Unknown config\.method\.distance='l7'; choose l1, l2"),
+        ({"distance_space": "image"}, r"config\.method\.distance_space='image'; choose latent"),
+        ({"iterations": 0}, r"config\.method\.iterations must be a whole number of at least 1"),
+        ({"tau": 2.5}, r"config\.method\.tau must be a whole number"),
+        ({"tau": 21}, r"config\.method\.tau=21 must lie between 1 and 20 steps"),
+        ({"dilation": 4}, r"config\.method\.dilation must be an odd whole number"),
+        ({"threshold": float("nan")}, r"config\.method\.threshold must be a finite number of at"),
+        ({"step_size": 0.0}, r"config\.method\.step_size must be a finite number above 0"),
+        ({"gradient_floor": 2.0}, r"config\.method\.gradient_floor must be a number between 0"),
+        ({"respacing": "ten"}, r"The respacing 'ten' is not understood: give a number of steps"),
     ],
 )
 def test_wrong_options(options, message):
