@@ -17,6 +17,7 @@ from diffcf_jax.counterfactual.aot import Estimate, compile_only
 from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Finished, Job, Statistics, explain_all
 from diffcf_jax.counterfactual.types import Method
+from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.inputs import abstract_networks, load_networks, open_data, parse_targets
@@ -95,12 +96,14 @@ def run(
         built, params, unit, image_size = _build(method, *networks, regressor)
         config["regressor"]["unit"] = unit.name  # of all values in the results
         records = open_data(data, image_size)
+        if isinstance(records, ImageFolder):
+            refuse_inside(records.path, workdir)
         fingerprints = {role: fingerprint(variables) for role, variables in params.items()}
         with (
             _folder(workdir, {**config, "networks": fingerprints}, from_scratch),
             _writer(workdir, records.names, len(wanted) > 1, check) as writer,
         ):
-            todo = _todo(records.names, wanted, writer.finished())
+            todo = _todo(records, wanted, writer.finished())
             parallel.wait_for_all("the results are read", check)
             share = todo[parallel.process_index() :: parallel.process_count()]
             done = len(records.names) * max(1, len(wanted)) - len(todo)
@@ -229,18 +232,15 @@ def _writer(
 
 
 def _todo(
-    names: Sequence[str], targets: list[float], finished: set[tuple[str, float]]
+    records: Any, targets: list[float], finished: set[tuple[str, float]]
 ) -> list[tuple[int, float | None]]:
-    """Positions and targets of what is not finished; None is the data set's own target."""
-    if targets:
-        return [
-            (i, target)
-            for i, name in enumerate(names)
-            for target in targets
-            if result_key(name, target) not in finished
-        ]
-    explained = {name for name, _ in finished}
-    return [(i, None) for i, name in enumerate(names) if name not in explained]
+    """Positions and targets of what is not finished; None: the image has no target of its own."""
+    return [
+        (i, target)
+        for i, name in enumerate(records.names)
+        for target in targets or [records.target(i)]
+        if target is None or result_key(name, target) not in finished
+    ]
 
 
 def _jobs(
@@ -256,16 +256,20 @@ def _jobs(
     for i, target in todo:
         check()
         try:
+            if target is None:
+                raise UserError(
+                    f"{records.names[i]} has no target; give it one in data.csv (name,target) "
+                    "or pass --config.targets=NUMBER."
+                )
             if record is None or record.id != i:
                 record = records[i]
-            aim = _own_target(record) if target is None else target
         except UserError as error:
             writer.save_error(i, records.names[i], target, str(error))
             progress.failed()
             record = None
             continue
         image = record.image.astype(np.float32) / 255
-        yield Job(record.id, image, unit.normalise(aim), (record, aim))
+        yield Job(record.id, image, unit.normalise(target), (record, target))
 
 
 def _save_all(
@@ -281,15 +285,6 @@ def _save_all(
                 saves.popleft().result()  # a full disk stops the run
         for pending in saves:
             pending.result()
-
-
-def _own_target(record: Record) -> float:
-    if record.target is None:
-        raise UserError(
-            f"{record.name} has no target; give it one in data.csv (name,target) "
-            "or pass --config.targets=NUMBER."
-        )
-    return record.target
 
 
 def _save(writer: ResultWriter, finished: Finished, unit: Unit, threshold: float) -> None:

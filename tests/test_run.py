@@ -106,6 +106,14 @@ def test_another_config_is_refused_in_the_same_folder(tmp_path, config):
     pictures = {path.name for path in (tmp_path / "cf").iterdir()}
     assert pictures == {"lower_000.png", "mine.png"}
     assert not any(path.exists() for path in measured)
+
+    log = tmp_path / "results.jsonl"
+    log.write_bytes(b"broken\n" + log.read_bytes())
+    with pytest.raises(UserError, match=r"results\.jsonl line 1 is broken"):
+        run(tmp_path, **other)
+    run(tmp_path, **{**other, "data": data, "targets": "0.9"}, from_scratch=True)
+    (row,) = read_results(tmp_path)  # the broken line does not keep the others' images
+    assert {path.name for path in (tmp_path / "cf").iterdir()} == {"lower_000.png", "mine.png"}
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match=r"holds results, but no config\.json"):
         run(tmp_path, **config)
@@ -172,6 +180,28 @@ def test_data_csv_and_images_without_a_target(tmp_path, config):
     assert len(errors) == 2 and "give it one in data.csv" in errors[0]
     (row,) = (row for row in read_results(tmp_path / "out") if "error" not in row)
     assert (row["name"], row["target"], row["y_true"]) == ("image1.png", 0.3, 0.25)
+    # A target that was changed is another result.
+    (tmp_path / "images" / "data.csv").write_text("name,target\nimage1.png,0.4\n")
+    run(tmp_path / "out", **{**config, "data": data})
+    rows = [row for row in read_results(tmp_path / "out") if "error" not in row]
+    assert [row["target"] for row in rows] == [0.3, 0.4]
+    assert rows[0]["cf"] != rows[1]["cf"]
+
+
+def test_a_folder_in_which_nothing_was_explained_takes_another_config(tmp_path, config):
+    data = folder_of_images(tmp_path / "images")
+    _, errors = run(tmp_path / "out", **{**config, "data": data})
+    assert len(errors) == 3 and "pass --config.targets=NUMBER" in errors[0]
+    _, errors = run(tmp_path / "out", **{**config, "data": data, "targets": "0.5"})
+    assert errors == []
+
+
+def test_a_workdir_among_the_images_is_refused(tmp_path, config):
+    data = folder_of_images(tmp_path / "images")
+    workdir = tmp_path / "images" / "out"
+    with pytest.raises(UserError, match=r"out lies in config\.data\.path"):
+        run(workdir, **{**config, "data": data})
+    assert not workdir.exists()
 
 
 def test_wrong_configs(tmp_path, config):

@@ -112,7 +112,11 @@ class CelebAHQ:
         i = range(len(self))[i]
         name = self.names[i]
         image = self._images.read(name, self.image_size)
-        return Record(id=i, name=name, image=image, target=self.targets[int(self.labels[i])])
+        return Record(id=i, name=name, image=image, target=self.target(i))
+
+    def target(self, i: int) -> float:
+        """The target of an image, by its attribute."""
+        return self.targets[int(self.labels[i])]
 
 
 class _Folder:

@@ -58,8 +58,12 @@ class ImageFolder:
         i = range(len(self))[i]
         name = self.names[i]
         image = load_image(self.path / name, self.image_size, self.convert)
-        target, y = self._targets.get(name, (None, None))
-        return Record(id=i, name=name, image=image, y=y, target=target)
+        _, y = self._targets.get(name, (None, None))
+        return Record(id=i, name=name, image=image, y=y, target=self.target(i))
+
+    def target(self, i: int) -> float | None:
+        """The target of an image in data.csv, if it has one."""
+        return self._targets.get(self.names[i], (None, None))[0]
 
 
 def load_image(path: str | os.PathLike, image_size: int, convert: bool = False) -> np.ndarray:
@@ -122,6 +126,19 @@ def read_targets(path: str | os.PathLike, names: set[str]) -> dict[str, tuple[fl
         UserError: whatever is wrong with the table, with its line and column.
     """
     return read_table(path, names, ["target"], optional=["y_true"])
+
+
+def refuse_inside(folder: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Refuses to write into a folder of images, where the next run would find what this one wrote.
+
+    Raises:
+        UserError: the workdir lies in the folder.
+    """
+    if workdir.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{workdir} lies in config.data.path, whose images the next run would take: give a "
+            "--workdir outside of it."
+        )
 
 
 def list_images(folder: pathlib.Path) -> list[str]:

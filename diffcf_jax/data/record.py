@@ -10,8 +10,8 @@ class Record:
     """One image of a data set with what is known about it.
 
     A data set is any object with `__len__`, `__getitem__(i) -> Record` (random access, a pure
-    function of `i`, `UserError` for a bad file) and `names`, the list of all names, which is
-    known without reading an image.
+    function of `i`, `UserError` for a bad file) and, known without reading an image, `names`, the
+    list of all names; those that can be explained also have `target(i)`.
 
     Attributes:
         id: position in the data set; stable, so that randomness can be derived from it.

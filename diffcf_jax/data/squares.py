@@ -77,9 +77,13 @@ class Squares:
             name=self.names[i],
             image=self.images[i],
             y=float(inner) / 255,
-            target=float(mirror_target(float(inner) / 255)),
+            target=self.target(i),
             mask=inner_mask(row, column),
         )
+
+    def target(self, i: int) -> float:
+        """The target of an image in the "mirror" experiment."""
+        return float(mirror_target(float(self.latents[i][0]) / 255))
 
     @property
     def images(self) -> np.ndarray:

@@ -12,6 +12,9 @@ from PIL import Image
 
 from diffcf_jax.errors import UserError
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
 
 def write_file(path: Path, data: bytes, temporary_name: str | None = None) -> None:
     """Writes a file such that it is complete or not there at all, even after a crash.
@@ -75,6 +78,17 @@ def encode_png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a PNG file is there from its first to its last bytes; its pixels are not decoded."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_PNG_START))
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return start == _PNG_START and file.read() == _PNG_END
+    except OSError:
+        return False
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -34,16 +34,20 @@ def log_path(workdir: str | Path, process: int) -> Path:
     return Path(workdir) / (RESULTS if process == 0 else f"results.{process}.jsonl")
 
 
-def read_results(workdir: str | Path) -> list[dict[str, Any]]:
+def read_results(workdir: str | Path, skip_broken: bool = False) -> list[dict[str, Any]]:
     """Reads the results of all processes, checked line by line.
 
     A result that is there twice counts once, and an error counts as long as there is no result.
+
+    Args:
+        workdir: the folder.
+        skip_broken: leave broken lines out instead of raising.
 
     Raises:
         UserError: there is no results.jsonl, or a line is broken.
     """
     paths = [log_path(workdir, 0), *_other_logs(workdir)]
-    rows = [row for path in paths for row in _read_log(path)]
+    rows = [row for path in paths for row in _read_log(path, skip_broken)]
     results = {key_of(row): row for row in rows if "error" not in row}
     explained = set(results) | {(name, None) for name, _ in results}
     errors = {key_of(row): row for row in rows if "error" in row}
@@ -86,7 +90,7 @@ def _other_logs(workdir: str | Path) -> list[Path]:
     return sorted(Path(workdir).glob("results.*.jsonl"))
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
+def _read_log(path: Path, skip_broken: bool) -> list[dict[str, Any]]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -99,8 +103,8 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
             if line.strip():
                 rows.append(_parse_line(line))
         except ValueError as error:
-            if number == len(lines):
-                break  # no line end: a crash tore it
+            if skip_broken or number == len(lines):  # no line end: a crash tore it
+                continue
             raise UserError(
                 f"{path} line {number} is broken ({error}): delete that line, and its image "
                 "will be explained again"

@@ -27,6 +27,7 @@ from diffcf_jax.report.figures import heatmap
 from diffcf_jax.report.files import (
     cannot_write,
     encode_png,
+    is_whole_png,
     make_folder,
     strict_json,
     to_uint8,
@@ -43,8 +44,8 @@ class ResultWriter:
 
     Opening a folder that already holds results continues it. Process 0 tidies up first: finished
     lines stay, those of other processes' logs move into results.jsonl, a line torn by a crash
-    goes, and so do `error` lines and lines whose images have been removed, because those inputs
-    are to be tried again. The other processes must open the folder after that.
+    goes, and so do `error` lines and lines whose images have been removed or cut short, because
+    those inputs are to be tried again. The other processes must open the folder after that.
 
     Args:
         workdir: the folder to write, made if it does not exist.
@@ -202,7 +203,7 @@ class ResultWriter:
 
     def _has_images(self, row: dict[str, Any]) -> bool:
         keys = ["input", "reconstruction", "cf", "heatmap", "square_mask"]
-        return all((self.workdir / row[key]).exists() for key in keys if row[key] is not None)
+        return all(is_whole_png(self.workdir / row[key]) for key in keys if row[key] is not None)
 
 
 def _output_stems(names: list[str]) -> dict[str, str]:

@@ -45,6 +45,8 @@ def check_config(workdir: Path, config: Mapping[str, Any]) -> None:
     Raises:
         UserError: it names the keys that differ.
     """
+    if log_path(workdir, 0).exists() and not any("error" not in r for r in read_results(workdir)):
+        return  # nothing was explained yet, so that another config may take the place
     path = workdir / CONFIG
     try:
         before = json.loads(path.read_text())
@@ -105,10 +107,7 @@ def start_over(workdir: Path) -> None:
     Raises:
         UserError: a file cannot be removed.
     """
-    try:
-        rows = read_results(workdir) if log_path(workdir, 0).exists() else []
-    except UserError:  # a broken log
-        rows = []
+    rows = read_results(workdir, skip_broken=True) if log_path(workdir, 0).exists() else []
     paths = ("input", "reconstruction", "cf", "heatmap", "square_mask")
     try:
         write_results(workdir, [])

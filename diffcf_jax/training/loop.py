@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from diffcf_jax import parallel
+from diffcf_jax.data.folder import refuse_inside
 from diffcf_jax.data.loader import batches
 from diffcf_jax.errors import Preempted, UserError
 from diffcf_jax.flops import count_flops
@@ -86,6 +87,8 @@ def train(
     config = {name: value for name, value in locals().items() if name != "workdir"}
     options = {"images": HELD_OUT_IMAGES, "regressor": "", **(evaluation or {})}
     began = time.monotonic()
+    if data.get("name") == "labelled" and data.get("path"):
+        refuse_inside(Path(data["path"]).expanduser(), workdir)
     mesh = parallel.data_mesh()
     part = _part(batch_size, accumulate, mesh.devices.size)
     folder = Workdir(workdir, config)

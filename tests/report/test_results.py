@@ -137,6 +137,18 @@ def test_rerun_keeps_what_is_finished_and_retries_the_rest(tmp_path):
     assert [row["id"] for row in read_results(tmp_path)] == [0, 1]
 
 
+def test_an_image_that_was_cut_short_is_made_again(tmp_path):
+    with ResultWriter(tmp_path, ["a.png"]) as writer:
+        row = writer.save(make_record(0, "a.png"), 0.5, make_counterfactual(), 1.0)
+    whole = (tmp_path / row["cf"]).read_bytes()
+    for data, finished in ((whole, 1), (whole[:-1], 0), (whole[: len(whole) // 2], 0), (b"", 0)):
+        log = (tmp_path / "results.jsonl").read_bytes()
+        (tmp_path / row["cf"]).write_bytes(data)
+        with ResultWriter(tmp_path, ["a.png"]) as writer:
+            assert len(writer.finished()) == finished
+        (tmp_path / "results.jsonl").write_bytes(log)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

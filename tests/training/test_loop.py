@@ -163,6 +163,12 @@ def test_a_classifier_becomes_a_regressor(tmp_path):
         initial_variables(tiny.REGRESSOR, seed=0, init=str(tmp_path / "classifier"))
 
 
+def test_a_workdir_among_the_images_is_refused(tmp_path):
+    data = {"name": "labelled", "path": str(tmp_path), "held_out": 0.3}
+    with pytest.raises(UserError, match=r"run lies in config\.data\.path"):
+        train(tmp_path / "run", **{**CONFIG, "data": data})
+
+
 def test_a_latent_dpm_keeps_the_statistics_of_its_codes(tmp_path):
     diffae = tiny.save(tmp_path / "diffae", tiny.DIFFAE)
     regressor = tiny.save(tmp_path / "regressor", tiny.REGRESSOR)
