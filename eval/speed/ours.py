@@ -1,5 +1,6 @@
 """This package's side of the measurement."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,9 +35,7 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
     options = {key: value for key, value in job["method"].items() if key != "name"}
     method = build_method(job["method"]["name"], generator, regressor.module.apply, options)
     # A batch that nothing stops, so that every iteration works.
-    endless = build_method(
-        job["method"]["name"], generator, regressor.module.apply, options | {"threshold": -1.0}
-    )
+    endless = dataclasses.replace(method, threshold=-1.0)
     mesh = _mesh(job["batch"])
     params = parallel.replicate(
         {"generator": generator.variables, "regressor": regressor.variables}, mesh

@@ -166,7 +166,7 @@ def test_a_classifier_becomes_a_regressor(tmp_path):
 def test_a_workdir_among_the_images_is_refused(tmp_path):
     data = {"name": "labelled", "path": str(tmp_path), "held_out": 0.3}
     with pytest.raises(UserError, match=r"run lies in config\.data\.path"):
-        train(tmp_path / "run", **{**CONFIG, "data": data})
+        train(tmp_path / "run", steps=1, **{**CONFIG, "data": data})
 
 
 def test_a_latent_dpm_keeps_the_statistics_of_its_codes(tmp_path):
