@@ -8,8 +8,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
@@ -179,15 +180,17 @@ def _read_ahead(
     """Yields the batches of update `start`, `start + 1`, ... from worker processes, in order."""
     # Started afresh instead of forked: a fork of a process with JAX's threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (data,)) as pool:
-        updates = itertools.count(start)
-        ahead = deque(pool.submit(_read_in_worker, rows(next(updates))) for _ in range(2 * workers))
+    ended, parent_end = context.Pipe(duplex=False)
+    with ProcessPoolExecutor(workers, context, _start_worker, (data, ended)) as pool, parent_end:
+        updates = map(rows, itertools.count(start))
         try:
+            ahead = deque(_submit(pool, next(updates)) for _ in range(2 * workers))
             while True:
                 batch = ahead.popleft().result()
-                ahead.append(pool.submit(_read_in_worker, rows(next(updates))))
+                ahead.append(_submit(pool, next(updates)))
                 yield batch
         except BrokenProcessPool:
+            parent_end.close()
             raise UserError(
                 f"one of config.workers={workers} processes that read images died, perhaps for "
                 "lack of memory: set fewer"
@@ -196,19 +199,35 @@ def _read_ahead(
             pool.shutdown(cancel_futures=True)
 
 
+def _submit(pool: ProcessPoolExecutor, rows: np.ndarray) -> Future:
+    """Hands a batch to the workers, of which this may start another."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return pool.submit(_read_in_worker, rows)
+    # A worker inherits what is blocked here, so that it is deaf from its first instruction on.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
+    try:
+        return pool.submit(_read_in_worker, rows)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# These may reach all processes of a training, and are for the training process to handle.
+_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM)
 _worker_data: Any = None  # what a worker process reads from; sent to it once
 
 
-def _start_worker(data: Any) -> None:
+def _start_worker(data: Any, ended: Connection) -> None:
     global _worker_data
     _worker_data = data
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process to handle
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    for number in _NOT_FOR_WORKERS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, args=(ended,), daemon=True).start()
 
 
-def _exit_with_parent() -> None:
-    # A training process that is killed cannot tell its workers, which would wait for ever.
-    multiprocessing.parent_process().join()
+def _exit_with_parent(ended: Connection) -> None:
+    # A training process that is killed cannot tell its workers, which would wait for ever. Nor can
+    # the pool, which sends SIGTERM to the others when one of them dies.
+    wait([ended])
     os._exit(1)
 
 

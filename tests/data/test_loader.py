@@ -2,6 +2,11 @@
 
 import collections
 import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -101,6 +106,38 @@ def test_worker_processes_give_the_same_stream(files, tmp_path):
     assert_same(take(stream, 5), take(expected, 5))
     assert stream.skipped == expected.skipped and set(stream.skipped) == {"007.png", "050.png"}
     stream.close()
+
+
+def test_signals_to_all_processes_are_not_for_workers(files):
+    def terminate_when_started():
+        while not multiprocessing.active_children():
+            time.sleep(0.001)
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGTERM)
+
+    stream = batches(files, 50, seed=3, start=2, workers=2)
+    starting = threading.Thread(target=terminate_when_started)
+    starting.start()
+    read = take(stream, 1)
+    starting.join()
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert_same(read + take(stream, 9), take(batches(files, 50, seed=3, start=2), 10))
+    stream.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_ends_the_stream(files):
+    stream = batches(files, 50, seed=3, start=0, workers=3)
+    take(stream, 1)
+    time.sleep(1)  # all wait for work, one of them with the lock of their queue
+    *killed, other = multiprocessing.active_children()
+    for worker in killed:
+        worker.kill()
+    with pytest.raises(UserError, match="workers=3 processes that read images died"):
+        take(stream, 99)
+    assert not other.is_alive()
 
 
 def test_decoded_images_are_kept(files, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,26 @@ TINY = [
 ]  # fmt: skip
 
 
-def start(workdir, *arguments, **environment):
-    """Starts a training; its output can be read from the process."""
+def start(workdir, *arguments, config=TINY, **environment):
+    """Starts a training in a process group of its own; its output can be read from the process."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache/xla")}
     return subprocess.Popen(
-        [sys.executable, "train.py", f"--workdir={workdir}", *TINY, *arguments], cwd=ROOT,
+        [sys.executable, "train.py", f"--workdir={workdir}", *config, *arguments], cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu", **cache, **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
+
+
+def start_two(workdir, *arguments, second=(), **more):
+    """Starts a training of two processes; the second one gets some arguments of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    common = {**more, "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [
+        start(workdir, *arguments, *own, **common, JAX_PROCESS_ID=str(index))
+        for index, own in enumerate([(), second])
+    ]
 
 
 def finish(process, status=0):

@@ -1,0 +1,86 @@
+"""A regressor of a user's own labelled images, from the folder to the stored network."""
+
+import os
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffcf_jax.checkpoint.store import load_network
+from diffcf_jax.data.labelled import open_labelled
+from diffcf_jax.training.loop import train
+from tests import tiny
+from tests.training.runs import curve, finish, start
+
+SIZE = 16
+AGES = [20 + 3 * i for i in range(20)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images in nested folders, of unequal sizes, one of them grey, and their table."""
+    lines = ["name,y"]
+    for i, age in enumerate(AGES):
+        path = tmp_path / "images" / f"{2020 + i % 2}" / "a" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 3 * age, (18 + i, 40 - i, 3), np.uint8)
+        Image.fromarray(noise).convert("L" if i == 4 else "RGB").save(path)
+        lines.append(f"{path.relative_to(tmp_path / 'images')},{age}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+def train_on(folder, steps=3, **changes):
+    model = {**tiny.REGRESSOR["model"], "stem_stride": 1}
+    config = dict(
+        network={"kind": "resnet", "model": model, "image_size": SIZE, "unit": "years"},
+        data={
+            "name": "labelled", "path": str(folder / "images"),
+            "labels": str(folder / "labels.csv"), "held_out": 0.3,
+        },
+        optimizer={"learning_rate": 1e-3}, batch_size=4, ema_decay=0.9, augment={"mirror": True},
+        seed=0, log_every=1, evaluate_every=3, save_every=3, objective={},
+    )  # fmt: skip
+    return train(folder / "run", steps=steps, **{**config, **changes})
+
+
+def test_labels_in_years(folder):
+    summary = train_on(folder)
+    network = load_network(folder / "run" / "network")
+    trained_on, held_out = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.3)
+    assert len(trained_on) + len(held_out) == len(AGES)
+    mean, scale = (network.description[name] for name in ("mean", "scale"))
+    assert (mean, scale) == pytest.approx((trained_on.labels.mean(), trained_on.labels.std()))
+    assert network.description["unit"] == "years" and scale > 10
+
+    images = np.stack([record.image for record in held_out]) / np.float32(255)
+    predictions = mean + scale * np.asarray(
+        jax.jit(network.module.apply)(network.variables, images)
+    )
+    mae = np.abs(predictions - held_out.labels).mean()
+    assert summary.metrics["mae"] == pytest.approx(mae, rel=1e-3) and mae > 1
+    assert f"mae {summary.best['metrics']['mae']:.4g} after 3 updates" in str(summary)
+    assert summary.skipped == 0
+
+
+def test_sigterm_to_all_processes_while_the_workers_read(folder):
+    for path in (folder / "images").rglob("*.png"):
+        Image.open(path).resize((800, 800)).save(path, "jpeg")  # whose reading takes longest
+    config = [
+        "--config=configs/train/oracle.py:tiny", f"--config.data.path={folder / 'images'}",
+        f"--config.data.labels={folder / 'labels.csv'}", "--config.data.held_out=0.3",
+        "--config.image_size=16", "--config.network.model.width=4",
+        "--config.network.model.blocks=(1,)", "--config.batch_size=8", "--config.workers=1",
+        "--config.log_every=1",
+    ]  # fmt: skip
+    process = start(folder / "run", config=config)
+    while not (folder / "run" / "metrics.jsonl").exists() or len(curve(folder / "run")) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, told = finish(process, status=75)
+    assert "run the same command again" in told
+    assert load_network(folder / "run" / "network").description["training"]["step"] >= 2
