@@ -35,6 +35,7 @@ class DDPMObjective:
         module: the UNet.
         diffusion: the full process.
         max_timestep: draw t below this; a network for AC-RE never sees more noise than tau needs.
+            None: all timesteps.
         respacing: of the process that the pictures' F_tau uses.
         tau: its depth.
         scales: see `multiscale_error`.
@@ -50,6 +51,20 @@ class DDPMObjective:
     frozen: ClassVar[Mapping[str, Any]] = {}
     best: ClassVar[str] = "loss"
     trained: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        """Checks what a config may get wrong."""
+        steps = self.diffusion.num_timesteps
+        if self.max_timestep is not None and not 1 <= self.max_timestep <= steps:
+            raise UserError(
+                f"config.objective.max_timestep={self.max_timestep} must lie between 1 and the "
+                f"{steps} steps of config.network.diffusion."
+            )
+        steps = check_respacing(self.diffusion, "respacing", self.respacing)
+        if not 1 <= self.tau <= steps:
+            raise UserError(
+                f"config.objective.tau={self.tau} must lie between 1 and {steps} steps."
+            )
 
     def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
         """The hybrid loss at one random timestep an image."""
@@ -120,8 +135,9 @@ class DiffAEObjective:
     best: ClassVar[str] = "loss"
     trained: ClassVar[None] = None
 
-    def __post_init__(self):
-        """Checks the weighting."""
+    def __post_init__(self) -> None:
+        """Checks what a config may get wrong."""
+        check_respacing(self.diffusion, "decode_steps", f"ddim{self.decode_steps}")
         if self.weighting not in ("uniform", "noise"):
             raise UserError(f"Unknown objective.weighting '{self.weighting}': uniform or noise.")
 
@@ -170,6 +186,23 @@ class DiffAEObjective:
         if self.weighting == "noise":
             mse *= jnp.asarray(self.diffusion.sqrt_one_minus_alphas_cumprod, mse.dtype)[t]
         return mse
+
+
+def check_respacing(diffusion: Diffusion, key: str, respacing: str) -> int:
+    """The number of steps of a respaced process.
+
+    Args:
+        diffusion: the full process.
+        key: the option of an objective that asks for them.
+        respacing: see `respaced_timesteps`.
+
+    Raises:
+        UserError: the process cannot be divided so.
+    """
+    try:
+        return respace(diffusion, respacing).num_timesteps
+    except UserError as error:
+        raise UserError(f"config.objective.{key}: {error}") from None
 
 
 def multiscale_error(error: Array, scales: Sequence[int]) -> Array:

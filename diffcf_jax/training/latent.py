@@ -16,6 +16,7 @@ from diffcf_jax.diffusion.schedule import Diffusion, make_diffusion, q_sample, t
 from diffcf_jax.errors import UserError
 from diffcf_jax.sampling import render, sample_codes
 from diffcf_jax.training.batching import Mapper, Read
+from diffcf_jax.training.generators import check_respacing
 
 Array = jax.Array
 
@@ -50,6 +51,9 @@ class LatentDPMObjective:
         """Checks what a config may get wrong."""
         if self.loss_type not in ("l1", "mse"):
             raise UserError(f"Unknown config.objective.loss_type '{self.loss_type}': l1 or mse.")
+        check_respacing(self.diffusion, "sample_steps", f"ddim{self.sample_steps}")
+        process = make_diffusion(**self.diffae.description["diffusion"])
+        check_respacing(process, "decode_steps", f"ddim{self.decode_steps}")
 
     @property
     def frozen(self) -> Mapping[str, Any]:

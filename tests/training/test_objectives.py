@@ -102,6 +102,21 @@ def test_max_timestep_bounds_the_noise():
     assert int(seen[0].max()) == 0
 
 
+def test_options_are_checked_before_anything_is_trained(diffae):
+    def refused(description, message, diffae=None, **options):
+        with pytest.raises(UserError, match=rf"config\.objective\.{message}"):
+            objective_of(description, options, diffae=diffae)
+
+    refused(tiny.DDPM, "max_timestep=5000 must lie between 1 and the 100", max_timestep=5000)
+    refused(tiny.DDPM, "max_timestep=0 must", max_timestep=0)
+    refused(tiny.DDPM, "respacing: .* cannot be respaced to 200", respacing="200")
+    refused(tiny.DDPM, "tau=51 must lie between 1 and 50", tau=51)
+    refused(tiny.DIFFAE, "decode_steps: .* exactly 30 of 100", decode_steps=30)
+    refused(LATENT, "sample_steps: .* exactly 30 of 100", diffae, sample_steps=30)
+    refused(LATENT, "decode_steps: .* exactly 30 of 100", diffae, decode_steps=30)
+    assert objective_of(tiny.DDPM, {"max_timestep": 100}).max_timestep == 100
+
+
 def test_variational_bound_is_least_for_the_true_posterior():
     diffusion = make_diffusion(100)
     x = jax.random.uniform(jax.random.key(0), (3, 8, 8, 3), minval=-1, maxval=1)
