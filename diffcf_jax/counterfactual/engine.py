@@ -5,6 +5,7 @@ single images (see `slots`). An image that stops leaves its slot at once and the
 it, so that no step is spent on finished images while others are waiting.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -64,6 +65,7 @@ def explain_all(
         size = -(-min(batch_size, count or batch_size) // mesh.size) * mesh.size
     while waiting:
         slots: Slots | None = None
+        began = time.monotonic()
         try:
             shape = waiting.image_shape()
             if size is None:
@@ -75,7 +77,7 @@ def explain_all(
             size = programs.slots
             log(programs.describe())
             statistics.slots = max(statistics.slots, size)
-            statistics.compile_seconds += programs.seconds
+            statistics.compile_seconds += time.monotonic() - began
             statistics.flops = programs.flops
             slots = Slots(programs, waiting, seed, statistics)
             yield from slots.run(on_step)

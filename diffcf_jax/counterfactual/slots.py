@@ -12,6 +12,9 @@ import numpy as np
 
 from diffcf_jax.counterfactual.programs import Programs
 from diffcf_jax.counterfactual.types import Counterfactual
+from diffcf_jax.errors import Preempted, UserError
+
+_LONGEST_WAIT = 16  # rounds that a stopped image waits for others to be judged with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Slots:
         self._statistics = statistics
         self._lag = int(jax.default_backend() != "cpu")
         self._round = 0
+        self._seconds = 0.0  # that these rounds took
         self._states = programs.empty()
         self._slots: list[_Running | None] = [None] * programs.slots
         self._starting: list[Job] = []
@@ -139,7 +143,17 @@ class Slots:
         self._clock = time.monotonic()
 
     def run(self, on_step: Callable[[np.ndarray], None]) -> Iterator[Finished]:
-        """Works until nothing is left, or until half of the slots will do."""
+        """Works until nothing is left, or until half of the slots will do.
+
+        Where `on_step` or a job says that the run is to end, what has stopped is still judged.
+        """
+        try:
+            yield from self._work(on_step)
+        except (Preempted, UserError):
+            yield from self._settle()
+            raise
+
+    def _work(self, on_step: Callable[[np.ndarray], None]) -> Iterator[Finished]:
         while True:
             self._refill()
             lag = self._lag
@@ -153,11 +167,12 @@ class Slots:
                 return
             for misses in self._read(lag):
                 on_step(misses)
-            self._judge(lag)
+            self._judge(lag, every=not self._waiting and None in self._slots)
             yield from self._harvest(lag)
             self._round += 1
             if self._half_will_do():
-                yield from self._leave()
+                yield from self._settle()
+                self._leave()
                 return
 
     def give_up(self) -> None:
@@ -190,6 +205,7 @@ class Slots:
             stopped, misses = map(np.asarray, seen)
             active = [i for i, one in enumerate(self._slots) if one and one.since <= round_]
             seconds, self._clock = time.monotonic() - self._clock, time.monotonic()
+            self._seconds += seconds
             self._statistics.seconds += seconds
             self._statistics.iterations += len(active)
             for i in active:
@@ -202,13 +218,17 @@ class Slots:
             if active:
                 yield misses[active]
 
-    def _judge(self, lag: int) -> None:
-        """Sends stopped images to `finish`: a full group, or what there is if slots stand idle."""
+    def _judge(self, lag: int, every: bool) -> None:
+        """Sends stopped images to `finish`: full groups and what has waited long, or every one."""
         size = self._programs.judges
-        starving = not self._waiting and None in self._slots
-        while self._due(self._stopped, lag) and (len(self._stopped) >= size or starving):
-            due = [self._stopped.popleft() for _ in range(min(size, len(self._stopped)))]
+        while self._due(self._stopped, lag):
+            full, late = len(self._stopped) >= size, self._due(self._stopped, _LONGEST_WAIT)
+            if not (full or late or every):
+                return
+            due = list(itertools.islice(self._stopped, size))
             judged = self._programs.finish([state for _, _, state in due])
+            for _ in due:
+                self._stopped.popleft()
             self._judging.append((self._round, [running for _, running, _ in due], judged))
 
     def _harvest(self, lag: int) -> Iterator[Finished]:
@@ -237,15 +257,18 @@ class Slots:
             return False
         # Half a step saved, for half of the iterations that an image needs on average.
         done = self._statistics
-        saved = done.seconds / self._round / 2 * done.iterations / done.images / 2
+        saved = self._seconds / self._round / 2 * done.iterations / done.images / 2
         return saved > self._programs.seconds
 
-    def _leave(self) -> Iterator[Finished]:
-        """Empties the slots: what is not finished waits, as far as it has come."""
+    def _settle(self) -> Iterator[Finished]:
+        """Reads what was sent, and judges and yields every image that has stopped."""
         for _ in self._read(0):
             pass
-        self._judge(0)
+        self._judge(0, every=True)
         yield from self._harvest(0)
+
+    def _leave(self) -> None:
+        """Empties the slots: what is not finished waits, as far as it has come."""
         for i, running in enumerate(self._slots):
             if running:
                 state = jax.device_get(self._programs.take(self._states, i))

@@ -14,7 +14,7 @@ from diffcf_jax.checkpoint.network import Network, build_module
 from diffcf_jax.counterfactual import engine, programs
 from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Job, Statistics, explain_all
-from diffcf_jax.errors import UserError
+from diffcf_jax.errors import Preempted, UserError
 from tests import tiny
 from tests.counterfactual import methods
 
@@ -69,7 +69,9 @@ def test_every_job_is_judged_by_the_image_that_is_saved(setting):
     assert len({int(result.iterations) for result in results.values()}) > 2
 
 
-@pytest.mark.parametrize(("batch_size", "order"), [(3, range(7)), (3, [6, 3, 1, 4]), (16, [5])])
+@pytest.mark.parametrize(
+    ("batch_size", "order"), [(3, range(7)), (3, [6, 3, 1, 4]), (16, range(7)), (16, [5])]
+)
 def test_results_do_not_depend_on_batch_or_order(setting, batch_size, order):
     method, params, jobs, reference = setting
     results = explain(method, params, [jobs[i] for i in order], batch_size)
@@ -203,24 +205,53 @@ def test_fewer_slots_when_few_images_are_left(monkeypatch):
     assert statistics.iterations / statistics.slot_iterations > 0.75
 
 
-def test_out_of_memory_goes_on_with_half_of_the_slots(monkeypatch):
-    jobs = counting_jobs([3, 8, 1, 20, 6, 2, 5, 14])
+@pytest.mark.parametrize("program", ["init", "step", "finish"])
+def test_out_of_memory_goes_on_with_half_of_the_slots(program, monkeypatch):
+    jobs = counting_jobs([3, 8, 1, 20, 6, 2, 5, 14, 9])
     reference = explain(*COUNTING, jobs, 1)
-    step = programs.Programs.step
-    steps = []
+    run = getattr(programs.Programs, program)
+    runs = []
 
-    def limited(self, states):
-        steps.append(self.slots)
-        if self.slots > 2 and len(steps) > 3:
+    def limited(self, *arguments):
+        runs.append(self.slots)
+        if self.slots > 2 and len(runs) > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
-        return step(self, states)
+        return run(self, *arguments)
 
-    monkeypatch.setattr(programs.Programs, "step", limited)
+    monkeypatch.setattr(programs.Programs, program, limited)
     said = []
     results = explain(*COUNTING, jobs, 8, log=said.append)
     assert [line.split()[0] for line in said] == ["8", "Out", "4", "Out", "2"]
+    assert results.keys() == reference.keys()
     for i, result in reference.items():
         assert np.array_equal(results[i].image, result.image)
+
+
+@pytest.mark.parametrize("end", [Preempted, UserError])
+def test_what_has_stopped_is_judged_before_a_run_ends(end):
+    rounds = []
+
+    def on_step(misses):
+        rounds.append(misses)
+        if len(rounds) == 10:
+            raise end("enough")
+
+    found = []
+    with pytest.raises(end, match="enough"):
+        # Three have stopped, fewer than a group of four.
+        jobs = counting_jobs([5, 7, 9, *[100] * 14])
+        for finished in explain_all(*COUNTING, iter(jobs), 16, seed=7, on_step=on_step):
+            found.append(finished.job.id)
+    assert sorted(found) == [0, 1, 2]
+
+
+def test_no_image_waits_long_for_others_to_be_judged_with():
+    rounds, found = [], {}
+    jobs = counting_jobs([5, 7, 9, *[99] * 14])
+    for finished in explain_all(*COUNTING, iter(jobs), 16, seed=7, on_step=rounds.append):
+        found[finished.job.id] = len(rounds)
+    assert max(found[i] for i in range(3)) < 30
+    assert len(found) == len(jobs)
 
 
 class Hungry(methods.Counting):
