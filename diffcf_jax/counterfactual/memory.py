@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -50,7 +51,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def _free_host_bytes() -> float:
-    """What the machine and, in a container, its control group leave free."""
+    """What the machine and the control groups of this process leave free."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAv"))
@@ -58,9 +59,37 @@ def _free_host_bytes() -> float:
         raise UserError(
             "This machine does not tell its free memory; give config.batch_size a number."
         ) from None
-    group = Path("/sys/fs/cgroup")
+    return min([free, *_free_in_groups()])
+
+
+def _free_in_groups(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[float]:
+    """What each control group that bounds this process leaves free, those of SLURM and others.
+
+    Args:
+        groups: lists the group of each hierarchy; its limits and those of its parents count.
+        root: where hierarchies are mounted, that of version 2 or one folder for each of version 1.
+    """
     try:
-        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        return min(free, most - used)
-    except (OSError, ValueError):  # no limit
-        return free
+        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
+    except OSError:  # no Linux
+        return
+    for _, controllers, group in lines:
+        if controllers == "":
+            top, names = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top = root / "memory"
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            continue
+        here = top / group.strip("/")
+        for folder in (here, *here.parents):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # no limit
+                most, used = (int((folder / name).read_text()) for name in names[:2])
+                statistics = (folder / "memory.stat").read_text().splitlines()
+                # The system gives files' pages up where memory is asked for.
+                cached = int(dict(line.split() for line in statistics)[names[2]])
+                yield most - used + cached
+            if folder == top:
+                break
