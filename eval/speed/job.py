@@ -25,6 +25,7 @@ from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
 from diffcf_jax.models.diffae import SemanticEncoder
 from diffcf_jax.models.unet import UNet
+from diffcf_jax.units import unit_of
 
 # Of the originals' kinds, by image size: the generators' presets and the regressors'
 _PRESETS = {
@@ -63,7 +64,7 @@ def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespa
     y_hat = regressor.module.apply(regressor.variables, images)
     targets = y_hat + rng.uniform(-0.2, 0.2, len(images))
     # The config's threshold is in the label's unit, a network's in its own.
-    method["threshold"] /= regressor.description.get("scale") or 1.0
+    method["threshold"] /= unit_of(regressor.description, config["regressor"]).scale
     if args.originals:
         method.pop("gradient_floor", None)  # theirs has none
     _write(folder, images, targets, args, batch, method=method, network=generator.description)

@@ -15,7 +15,9 @@ from diffcf_jax.errors import UserError
 from eval.speed.job import read_job, serve
 
 
-def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]] | None]:
+def prepare(
+    folder: Path,
+) -> tuple[Callable[[], None], Callable[[], tuple[float, float, int]] | None]:
     """Builds the original networks; returns one iteration of a batch and a whole run, if any."""
     import torch
 
@@ -35,12 +37,12 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
     batch, options = job["batch"], job["method"]
     iterate = attack(images[:batch], targets[:batch], 1, -1.0)
 
-    def explain() -> tuple[float, int]:
+    def explain() -> tuple[float, float, int]:
         start = time.monotonic()
         for i in range(0, job["images"], batch):
             rows = slice(i, min(i + batch, job["images"]))
             attack(images[rows], targets[rows], options["iterations"], options["threshold"])()
-        return time.monotonic() - start, job["images"]
+        return time.monotonic() - start, 0.0, job["images"]
 
     return iterate, explain
 

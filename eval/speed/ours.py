@@ -25,7 +25,9 @@ from eval.speed.job import read_job, serve
 STEPS = 100_000  # the length of the training, which sets the schedule
 
 
-def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float, int]] | None]:
+def prepare(
+    folder: Path,
+) -> tuple[Callable[[], None], Callable[[], tuple[float, float, int]] | None]:
     """Compiles the programs and starts a batch; returns one iteration of it and a whole run."""
     job, images, targets = read_job(folder)
     if job["method"] is None:
@@ -51,11 +53,11 @@ def prepare(folder: Path) -> tuple[Callable[[], None], Callable[[], tuple[float,
         states, seen = programs.step(states)
         jax.block_until_ready(seen)
 
-    def explain() -> tuple[float, int]:
+    def explain() -> tuple[float, float, int]:
         start, statistics = time.monotonic(), Statistics()
         jobs = [Job(i, images[i], float(targets[i])) for i in range(job["images"])]
         finished = list(explain_all(method, params, jobs, batch, 0, statistics=statistics))
-        return time.monotonic() - start - statistics.compile_seconds, len(finished)
+        return time.monotonic() - start, statistics.compile_seconds, len(finished)
 
     return iterate, explain
 
