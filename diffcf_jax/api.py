@@ -12,6 +12,7 @@ from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Job, explain_all
 from diffcf_jax.counterfactual.types import Counterfactual
 from diffcf_jax.errors import UserError
+from diffcf_jax.inputs import check_seed, parse_batch_size
 
 
 def explain(
@@ -43,7 +44,7 @@ def explain(
         A `Counterfactual` of numpy arrays, each with a leading axis [B], in the order of `images`.
 
     Raises:
-        UserError: shapes, ranges, targets or the method do not fit.
+        UserError: shapes, ranges, targets, the method or another argument do not fit.
     """
     images = np.asarray(images, np.float32)
     size = generator.description["image_size"]
@@ -53,9 +54,16 @@ def explain(
         )
     if not (images.min() >= 0 and images.max() <= 1):
         raise UserError("images must be floats in [0, 1]; divide uint8 images by 255.")
-    targets = np.broadcast_to(np.asarray(target, np.float32), len(images))
+    try:
+        targets = np.broadcast_to(np.asarray(target, np.float32), len(images))
+    except ValueError:
+        raise UserError(
+            f"target must be one number, or one for each of {len(images)} images."
+        ) from None
     if not np.isfinite(targets).all():
         raise UserError("target holds a value that is not finite; give one number for each image.")
+    batch_size = parse_batch_size(batch_size)
+    check_seed(seed)
 
     if isinstance(regressor, Network):
         apply, variables = regressor.module.apply, regressor.variables

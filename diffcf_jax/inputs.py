@@ -2,9 +2,12 @@
 
 import contextlib
 import math
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from diffcf_jax.checkpoint.convert import describe_unconverted
 from diffcf_jax.checkpoint.network import REGRESSORS, Network, abstract_variables, build_module
@@ -65,24 +68,46 @@ def _check_pair(generator_net: Network, regressor_net: Network) -> None:
 
 
 def parse_targets(text: str) -> list[float]:
-    """Reads "0.2,0.8".
+    """Reads "0.2,0.8"; a number that is there twice, in float32, counts once.
 
     Raises:
         UserError: a part is not a finite number.
     """
     parts = [part.strip() for part in str(text).strip("()[] ").split(",") if part.strip()]
-    targets = []
+    targets = {}
     for part in parts:
         try:
-            targets.append(float(part))
+            target = float(part)
         except ValueError:
-            targets.append(math.nan)
-        if not math.isfinite(targets[-1]):
+            target = math.nan
+        targets.setdefault(np.float32(target), target)
+        if not math.isfinite(target):
             raise UserError(
                 f"config.targets has '{part}', which is not a finite number; "
                 "give numbers separated by commas, such as 0.2,0.8."
             )
-    return targets
+    return list(targets.values())
+
+
+def parse_batch_size(value: int | str) -> int | str:
+    """A number of at least 1, also as text, or "auto".
+
+    Raises:
+        UserError: it is something else.
+    """
+    if value == "auto" or str(value).isdecimal() and int(value) >= 1:
+        return value if value == "auto" else int(value)
+    raise UserError(f"batch_size={value} must be a whole number of at least 1, or auto.")
+
+
+def check_seed(seed: int) -> None:
+    """Refuses what JAX makes no random key of.
+
+    Raises:
+        UserError: the seed is not between 0 and 2^32 - 1.
+    """
+    if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
+        raise UserError(f"seed={seed} must be a whole number between 0 and {2**32 - 1}.")
 
 
 def open_data(data: Config, image_size: int) -> Squares | ImageFolder | CelebAHQ:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +21,16 @@ from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import abstract_networks, load_networks, open_data, parse_targets
+from diffcf_jax.inputs import (
+    abstract_networks,
+    check_seed,
+    load_networks,
+    open_data,
+    parse_batch_size,
+    parse_targets,
+)
 from diffcf_jax.preemption import termination
+from diffcf_jax.report.files import strict_json
 from diffcf_jax.report.html import write_report
 from diffcf_jax.report.log import read_results, result_key, write_results
 from diffcf_jax.report.progress import Progress
@@ -34,6 +43,7 @@ from diffcf_jax.report.summary import (
     write_summary,
 )
 from diffcf_jax.report.workdir import (
+    check_complete,
     check_config,
     check_shared,
     fingerprint,
@@ -90,7 +100,8 @@ def run(
     }  # fmt: skip
     statistics = Statistics()
     with _stops() as check:
-        config["batch_size"] = slots = _parse_batch_size(batch_size)
+        config["batch_size"] = slots = parse_batch_size(batch_size)
+        check_seed(seed)
         wanted = parse_targets(targets)
         networks = load_networks(generator, regressor, oracle)
         built, params, unit, image_size = _build(method, *networks, regressor)
@@ -99,12 +110,14 @@ def run(
         if isinstance(records, ImageFolder):
             refuse_inside(records.path, workdir)
         fingerprints = {role: fingerprint(variables) for role, variables in params.items()}
+        made_with = {**config, "networks": fingerprints}
         with (
-            _folder(workdir, {**config, "networks": fingerprints}, from_scratch),
-            _writer(workdir, records.names, len(wanted) > 1, check) as writer,
+            _folder(workdir, made_with, from_scratch),
+            _writer(workdir, made_with, records.names, len(wanted) > 1, check) as writer,
         ):
             todo = _todo(records, wanted, writer.finished())
-            parallel.wait_for_all("the results are read", check)
+            keys = [(records.names[i], target) for i, target in todo]
+            _check_same_work(keys, check)
             share = todo[parallel.process_index() :: parallel.process_count()]
             done = len(records.names) * max(1, len(wanted)) - len(todo)
             bounds = done, done + len(share)
@@ -127,6 +140,7 @@ def run(
             if parallel.process_index() > 0:
                 return report, []
             rows = read_results(workdir)
+            check_complete(workdir, rows, keys)
             write_results(workdir, rows)
             summary = summarise(rows, config, time.monotonic() - start, environment())
             summary["engine"] = engine_figures(parts) or read_engine_figures(workdir)
@@ -156,7 +170,7 @@ def compile_for(
     Raises:
         UserError: the config, a checkpoint or the topology does not serve.
     """
-    slots = _parse_batch_size(batch_size)
+    slots = parse_batch_size(batch_size)
     networks = abstract_networks(generator, regressor)
     built, params, _, size = _build(method, *networks, regressor)
     shape = (size, size, 3)
@@ -177,18 +191,6 @@ def _build(
     built = build_method(method["name"], generator_net, regressor_net.module.apply, options)
     params = {"generator": generator_net.variables, "regressor": regressor_net.variables}
     return built, params, unit, generator_net.description["image_size"]
-
-
-def _parse_batch_size(batch_size: int | str) -> int | str:
-    if batch_size == "auto":
-        return batch_size
-    try:
-        number = int(batch_size)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise UserError(f"config.batch_size={batch_size} must be at least 1, or auto.")
-    return number
 
 
 @contextlib.contextmanager
@@ -219,12 +221,16 @@ def _folder(workdir: Path, made_with: Mapping[str, Any], from_scratch: bool) -> 
 
 @contextlib.contextmanager
 def _writer(
-    workdir: Path, names: Sequence[str], several_targets: bool, check: Callable[[], None]
+    workdir: Path,
+    made_with: Mapping[str, Any],
+    names: Sequence[str],
+    several_targets: bool,
+    check: Callable[[], None],
 ) -> Iterator[ResultWriter]:
     """This process's writer; that of process 0 tidies the folder up before the others come."""
     if parallel.process_index() > 0:
         parallel.wait_for_all("the folder is ready", check)
-        check_shared(workdir)
+        check_shared(workdir, made_with)
     with ResultWriter(workdir, names, several_targets, parallel.process_index()) as writer:
         if parallel.process_index() == 0:
             parallel.wait_for_all("the folder is ready", check)
@@ -241,6 +247,16 @@ def _todo(
         for target in targets or [records.target(i)]
         if target is None or result_key(name, target) not in finished
     ]
+
+
+def _check_same_work(keys: Sequence[tuple[str, float | None]], check: Callable[[], None]) -> None:
+    """All processes must have the same list, of which each takes its share; waits for them."""
+    digest = hashlib.blake2b(strict_json(keys).encode()).hexdigest()
+    if len(set(parallel.gather("the results are read", digest, check))) > 1:
+        raise UserError(
+            "The processes of this run see different images, targets or results: give the same "
+            "command on every host, with the images and the workdir on file systems that all see."
+        )
 
 
 def _jobs(
@@ -290,7 +306,7 @@ def _save_all(
 def _save(writer: ResultWriter, finished: Finished, unit: Unit, threshold: float) -> None:
     found = unit.denormalise_result(finished.counterfactual)
     record, target = finished.job.tag
-    values = [found.image, found.y_final, found.y_initial]
+    values = [found.image, found.reconstruction, found.y_final, found.y_initial]
     if not all(np.isfinite(value).all() for value in values):
         message = f"{record.name} leads to a value that is not finite."
         writer.save_error(record.id, record.name, target, message)

@@ -46,8 +46,16 @@ def test_wrong_arguments(generator):
         (image * 255, 0.5, mean_red, "divide uint8 images by 255"),
         (image * np.nan, 0.5, mean_red, "floats in"),
         (image, np.nan, mean_red, "target holds a value that is not finite"),
+        (image, [0.2, 0.5], mean_red, "one number, or one for each of 1 images"),
         (image, 0.5, lambda x: x.mean(), "one number for each"),
         (image, 0.5, lambda x: x.mean((1, 2)), "one number for each"),
     ):
         with pytest.raises(UserError, match=message):
             diffcf_jax.explain(images, target, generator=generator, regressor=regressor)
+    for arguments, message in (
+        ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1, or auto"),
+        ({"batch_size": 2.5}, r"batch_size=2\.5 must be a whole number"),
+        ({"seed": -1}, "seed=-1 must be a whole number between 0 and"),
+    ):
+        with pytest.raises(UserError, match=message):
+            diffcf_jax.explain(image, 0.5, generator=generator, regressor=mean_red, **arguments)

@@ -16,6 +16,7 @@ def test_parse_targets():
     assert parse_targets("") == []
     assert parse_targets("0.2, -3,1e2") == [0.2, -3.0, 100.0]
     assert parse_targets("(0.5)") == [0.5]
+    assert parse_targets("0.5,0.2,0.50,0.2000000001") == [0.5, 0.2]  # the same in float32
     for text in ("nan", "inf", "a", "0.1;0.2"):
         with pytest.raises(UserError, match="not a finite number"):
             parse_targets(text)

@@ -77,7 +77,8 @@ def test_kills_lose_and_repeat_nothing(flags, uninterrupted, tmp_path):
     )
 
 
-def start_two(out, *arguments):
+def start_two(out, *arguments, second=()):
+    """Two processes; `second` are further arguments of process 1 alone."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
@@ -87,7 +88,8 @@ def start_two(out, *arguments):
         "JAX_NUM_CPU_DEVICES": "2",
     }
     return [
-        explaining.start(out, *arguments, **common, JAX_PROCESS_ID=str(index)) for index in (0, 1)
+        explaining.start(out, *arguments, *own, **common, JAX_PROCESS_ID=str(index))
+        for index, own in enumerate(((), second))
     ]
 
 
@@ -119,6 +121,21 @@ def test_a_process_that_ends_early_takes_the_other_with_it(flags, tmp_path):
     assert "error: Process 0 of this run has ended" in told[1]
     for text in told:
         assert "holds results of another config: seed (0 there, 1 here)" in text
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("--config.seed=1", "have different configs: seed (0 there, 1 here)"),
+        ("--config.data.limit=11", "see different images, targets or results"),
+    ],
+)
+def test_processes_with_different_commands_are_refused(flags, tmp_path, second, message):
+    processes = start_two(tmp_path / "out", *flags, second=[second])
+    told = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], told
+    assert any(message in text for text in told)
+    assert read_results(tmp_path / "out") == []
 
 
 def test_another_number_of_processes_goes_on(flags, uninterrupted, tmp_path):

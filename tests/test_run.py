@@ -208,7 +208,8 @@ def test_wrong_configs(tmp_path, config):
     regressor, generator = config["regressor"], config["generator"]
     for change, message in (
         ({"targets": "0.2,x"}, "config.targets has 'x'"),
-        ({"batch_size": 0}, "config.batch_size=0"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1, or auto"),
+        ({"seed": 10**20}, "seed=1.* must be a whole number between 0 and 4294967295"),
         ({"generator": {"checkpoint": "nowhere"}}, "config.generator.checkpoint: There is no"),
         ({"generator": regressor}, "needs a generator of kind ddpm"),
         ({"regressor": generator}, "config.regressor.checkpoint is a ddpm, not a regressor"),

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ import numpy as np
 
 from diffcf_jax.errors import UserError
 from diffcf_jax.report.files import cannot_write, make_folder, strict_json, write_file
-from diffcf_jax.report.log import RESULTS, log_path, read_results, write_results
+from diffcf_jax.report.log import (
+    RESULTS,
+    key_of,
+    log_path,
+    read_results,
+    result_key,
+    write_results,
+)
 
 CONFIG = "config.json"
 
@@ -62,33 +69,56 @@ def check_config(workdir: Path, config: Mapping[str, Any]) -> None:
             f"cannot read {path} ({error}): give another --workdir, or --start_over to remove "
             "its results."
         ) from None
-    before, now = _flat(before), _flat(json.loads(strict_json(config)))
-    if bool(before.get("targets")) == bool(now.get("targets")):
-        before.pop("targets", None)  # other numbers are new results, not other ones
-        now.pop("targets", None)
-    differing = [
-        f"{key} ({before.get(key)} there, {now.get(key)} here)"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
-    ]
-    if differing:
+    if differing := _differences(before, config):
         raise UserError(
-            f"{workdir} holds results of another config: {'; '.join(differing)}. Give another "
-            "--workdir, or --start_over to remove its results."
+            f"{workdir} holds results of another config: {differing}. Give another --workdir, or "
+            "--start_over to remove its results."
         )
 
 
-def check_shared(workdir: Path) -> None:
-    """Refuses a folder that is not the one in which process 0 has written its config.
+def check_shared(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a folder that is not the one in which process 0 has written its config, the same.
+
+    Args:
+        workdir: which process 0 has prepared.
+        config: of this process.
 
     Raises:
-        UserError: the processes do not share the folder.
+        UserError: the processes do not share the folder, or the config.
     """
-    if not (workdir / CONFIG).exists():
+    try:
+        of_process_0 = json.loads((workdir / CONFIG).read_text())
+    except (OSError, ValueError):
         raise UserError(
             f"The processes of this run do not share {workdir}: give a --workdir on a file system "
             "that all hosts see."
+        ) from None
+    if differing := _differences(of_process_0, config):
+        raise UserError(
+            f"The processes of this run have different configs: {differing}. Give the same command "
+            "on every host."
+        )
+
+
+def check_complete(
+    workdir: Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, float | None]]
+) -> None:
+    """Refuses to call a run done whose processes have left no line for something.
+
+    Args:
+        workdir: is named.
+        rows: of the logs of all processes.
+        keys: names and targets of what was to do; without a target there was nothing to do.
+
+    Raises:
+        UserError: a result is missing.
+    """
+    there = {key_of(row) for row in rows}
+    missing = [key for key in keys if key[1] is not None and result_key(*key) not in there]
+    if missing:
+        raise UserError(
+            f"{workdir} lacks {len(missing)} results, such as that of {missing[0][0]}: give a "
+            "--workdir on a file system that all hosts see, and run the same command again."
         )
 
 
@@ -110,11 +140,11 @@ def start_over(workdir: Path) -> None:
     rows = read_results(workdir, skip_broken=True) if log_path(workdir, 0).exists() else []
     paths = ("input", "reconstruction", "cf", "heatmap", "square_mask")
     try:
-        write_results(workdir, [])
-        for row in rows:
+        for row in rows:  # before the log, which alone knows them
             for key in paths:
                 if row.get(key):
                     (workdir / row[key]).unlink(missing_ok=True)
+        write_results(workdir, [])
         summaries = ("summary.json", "summary.csv", "report.html", "metrics.json", "metrics.csv")
         for name in (CONFIG, *summaries):
             (workdir / name).unlink(missing_ok=True)
@@ -151,6 +181,20 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The keys that lead to other results, with both values; empty where there are none."""
+    there, here = _flat(there), _flat(json.loads(strict_json(here)))
+    if bool(there.get("targets")) == bool(here.get("targets")):
+        there.pop("targets", None)  # other numbers are new results, not other ones
+        here.pop("targets", None)
+    return "; ".join(
+        f"{key} ({there.get(key)} there, {here.get(key)} here)"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+        and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+    )
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
