@@ -9,6 +9,8 @@ import glob
 import importlib.util
 import json
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -135,31 +137,36 @@ def process_count() -> int:
 
 
 @contextlib.contextmanager
-def ending_together() -> Iterator[Callable[[], None]]:
+def ending_together(patience: float | None = None) -> Iterator[Callable[[], None]]:
     """A process that leaves this block by an exception takes the other processes with it.
 
     Gives a function that raises, in the others, what says why: `Preempted` where the process was
     told to stop, `UserError` for everything else. It costs nothing to call often.
+
+    Args:
+        patience: where the devices of all processes work together, a process waits in the middle
+            of a computation for one that has left, and calls nothing. So many seconds after an
+            error it tells that error and exits with status 2. None: it is left waiting.
     """
     if process_count() == 1:
         yield lambda: None
         return
     asked = -_ASK_SECONDS
+    left = threading.Event()
+    watching = threading.Thread(target=_exit_after_another, args=(left, patience), daemon=True)
 
     def check() -> None:
         nonlocal asked
         if time.monotonic() - asked < _ASK_SECONDS:
             return
         asked = time.monotonic()
-        try:
-            end = json.loads(_client().key_value_try_get(_ENDED))
-        except RuntimeError:  # JaxRuntimeError: nobody has
-            return
-        if end["preempted"]:
-            raise Preempted(_RUN_AGAIN)
-        raise UserError(f"Process {end['process']} of this run has ended: {end['reason']}")
+        end = _end_of_another()
+        if end is not None:
+            raise Preempted(_RUN_AGAIN) if end["preempted"] else UserError(_told(end))
 
     try:
+        if patience is not None:
+            watching.start()
         yield check
     except BaseException as error:
         end = {
@@ -170,6 +177,10 @@ def ending_together() -> Iterator[Callable[[], None]]:
         with contextlib.suppress(RuntimeError):  # another was first, or is gone
             _client().key_value_set(_ENDED, json.dumps(end))
         raise
+    finally:
+        left.set()
+        if patience is not None:
+            watching.join()  # it may be ending this process
 
 
 def wait_for_all(point: str, check: Callable[[], None] = lambda: None) -> None:
@@ -210,6 +221,29 @@ def _client() -> Any:
     from jax._src import distributed  # JAX has no public way to wait without its devices
 
     return distributed.global_state.client
+
+
+def _end_of_another() -> dict[str, Any] | None:
+    try:
+        return json.loads(_client().key_value_try_get(_ENDED))
+    except RuntimeError:  # JaxRuntimeError: nobody has
+        return None
+
+
+def _told(end: dict[str, Any]) -> str:
+    return f"Process {end['process']} of this run has ended: {end['reason']}"
+
+
+def _exit_after_another(left: threading.Event, patience: float) -> None:
+    """Ends this process if another has met an error and this one does not leave by itself."""
+    while not left.wait(_ASK_SECONDS):
+        end = _end_of_another()
+        # Those that are told to stop do so after the same update, and this one may be saving yet.
+        if end is None or end["preempted"] or left.wait(patience):
+            continue
+        print(f"\nerror: {_told(end)}", file=sys.stderr, flush=True)
+        jax.distributed.shutdown()  # waits for the others, whom a loss of process 0 would abort
+        os._exit(2)
 
 
 def _await(key: str, check: Callable[[], None]) -> str:

@@ -25,8 +25,10 @@ from diffcf_jax.training.workdir import Workdir
 
 AHEAD = 2  # updates that the host may be ahead of the devices
 HELD_OUT_IMAGES = 256
+PATIENCE = 10.0  # seconds that a process has to meet another's error itself, see `ending_together`
 
 
+@parallel.ending_together(PATIENCE)
 def train(
     workdir: Path,
     network: Mapping[str, Any],
@@ -183,7 +185,7 @@ def train(
         metrics=metrics,
         best=folder.best,
         judged_by=task.objective.best,
-        skipped=len(stream.skipped),
+        skipped=len(set().union(*parallel.gather("what was skipped", list(stream.skipped)))),
     )
 
 

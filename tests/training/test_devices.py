@@ -1,10 +1,15 @@
-"""One device, eight, and two processes with two each compute the same."""
+"""One device, eight, and two processes with two each compute the same, and the two end together."""
 
-import socket
+import signal
+import time
 
+import numpy as np
 import pytest
 
-from tests.training.runs import curve, finish, start
+from diffcf_jax.data.labelled import is_held_out
+from diffcf_jax.data.loader import batch_rows
+from diffcf_jax.report.files import encode_png
+from tests.training.runs import TINY, curve, finish, start, start_two
 
 STEPS = "--config.steps=4"
 
@@ -14,16 +19,8 @@ def devices(count):
 
 
 def test_the_loss_curve_does_not_depend_on_the_devices(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     runs = [start(tmp_path / "one", STEPS), start(tmp_path / "eight", STEPS, **devices(8))]
-    for index in range(2):
-        others = {
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": str(index),
-        }  # fmt: skip
-        runs.append(start(tmp_path / "two", STEPS, **devices(2), **others))
+    runs += start_two(tmp_path / "two", STEPS, **devices(2))
     outputs = [finish(run)[0] for run in runs]
     assert "The network is in" in outputs[2] and "network" not in outputs[3]  # one speaks for both
     wanted = curve(tmp_path / "one")
@@ -32,3 +29,45 @@ def test_the_loss_curve_does_not_depend_on_the_devices(tmp_path):
         assert curve(tmp_path / other) == pytest.approx(wanted, rel=1e-5), other
         mae, same = (curve(tmp_path / name, "test/mae") for name in ("one", other))
         assert same == pytest.approx(mae, rel=1e-5), other
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_one_process_ends_the_other(tmp_path, failing):
+    wrong = "--config.accumulate=3"
+    everybody, second = ([wrong], ["--config.accumulate=1"]) if failing == 0 else ([], [wrong])
+    runs = start_two(tmp_path, STEPS, *everybody, second=second)
+    began = time.monotonic()
+    told = [finish(run, status=2)[1] for run in runs]
+    assert time.monotonic() - began < 60
+    sentence = "config.batch_size=8 must be a multiple of 2 devices x config.accumulate=3."
+    assert f"error: {sentence}" in told[failing]
+    assert f"error: Process {failing} of this run has ended: {sentence}" in told[1 - failing]
+
+
+def test_two_processes_stop_together_and_go_on(tmp_path):
+    names = [f"{i:03d}.png" for i in range(240)]
+    (tmp_path / "images").mkdir()
+    for i, name in enumerate(names):
+        (tmp_path / "images" / name).write_bytes(encode_png(np.full((32, 32, 3), i, np.uint8)))
+    table = tmp_path / "labels.csv"
+    table.write_text("name,y\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
+    workdir, config = tmp_path / "run", [
+        "--config=configs/train/regressor.py:tiny", *TINY[1:], "--config.image_size=32",
+        "--config.objective.adversarial=0.0",
+        f"--config.data.path={tmp_path / 'images'}", f"--config.data.labels={table}",
+    ]  # fmt: skip
+    runs = start_two(workdir, "--config.steps=100000", config=config)
+    while not (workdir / "metrics.jsonl").exists() or max(curve(workdir), default=0) < 3:
+        assert runs[0].poll() is None, runs[0].communicate()
+        time.sleep(0.01)
+    runs[1].send_signal(signal.SIGTERM)
+    told = [finish(run, status=75)[1] for run in runs]
+    (step,) = [int(entry.name) for entry in (workdir / "checkpoints").iterdir()]
+    assert all(f"Stopped and saved after {step} of 100000 updates" in text for text in told)
+
+    training = np.array(names)[~is_held_out(names, 0.1)]
+    row = batch_rows(len(training), 8, seed=1, update=step)[-1]  # which the second process reads
+    (tmp_path / "images" / training[row]).write_bytes(b"no image")
+    runs = start_two(workdir, f"--config.steps={step + 2}", config=config)
+    outputs = [finish(run)[0] for run in runs]
+    assert "1 files could not be read" in outputs[0] and "files" not in outputs[1]
