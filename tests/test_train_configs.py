@@ -51,22 +51,26 @@ def test_config_fits_train(name):
         build_module(config["network"])
 
 
-@pytest.mark.parametrize("size", [28, 40, 64])
+@pytest.mark.parametrize("size", [*range(28, 48, 4), *range(48, 65, 8), 96, 128])
 def test_tiny_networks_take_small_images(size):
     for name in ("ddpm", "diffae"):
         config = get_config(name)
         config.image_size = size  # what --config.image_size does
+        unet = config.network.model.get("unet", config.network.model)
+        assert unet.patch_size == (2 if size < 48 else 4)
         assert parameters(config) < 3e6
     regressor = get_config("regressor")
     regressor.image_size = size
     assert parameters(regressor) < 1e6
 
 
-def test_other_sizes_are_refused():
-    config = get_config("ddpm")
-    config.image_size = 50
-    with pytest.raises(UserError, match="a multiple of 8, not 50"):
-        parameters(config)
+@pytest.mark.parametrize("name", ["ddpm", "diffae"])
+def test_other_sizes_are_refused(name):
+    config = get_config(name)
+    for size, multiple in ((30, 4), (50, 8), (52, 8), (60, 8)):
+        config.image_size = size
+        with pytest.raises(UserError, match=f"a multiple of {multiple}, not {size}"):
+            parameters(config)
 
 
 def test_sizes_of_the_originals():

@@ -4,9 +4,10 @@ python train.py --config configs/train/ddpm.py:tiny --workdir runs/ddpm --config
 python train.py --config configs/train/ddpm.py:paper --workdir runs/celeba_ddpm \
     --config.data.name=celeba-hq --config.data.path=CelebAMask-HQ
 
-tiny is for images of 28 to 64 pixels on two CPU cores, small for 128 pixels on one GPU. paper is
-the network of ACE for CelebA-HQ, of which the length of the training and the batch are not known.
-No labels are needed. `IMAGES` may hold images of any size; they become `config.image_size`.
+tiny is for images of 28 to 64 pixels (multiples of 4, from 48 on of 8) on two CPU cores, small for
+128 pixels on one GPU. paper is the network of ACE for CelebA-HQ, of which the length of the
+training and the batch are not known. No labels are needed. `IMAGES` may hold images of any size;
+they become `config.image_size`.
 """
 
 import ml_collections
@@ -39,7 +40,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     )
     if variant == "tiny":
         # Patches of 2x2 (below 48 pixels) or 4x4 are folded into channels.
-        config.network.model.patch_size = 2 + 2 * (config.get_ref("image_size") // 48)
+        below_48 = 1 // (1 + config.get_ref("image_size") // 48)
+        config.network.model.patch_size = 4 - 2 * below_48
         config.objective.max_timestep = 200  # what AC-RE needs is learned sooner alone
         config.precision = "float32"
         config.workers = 0

@@ -3,9 +3,9 @@
 python train.py --config configs/train/diffae.py:tiny --workdir runs/diffae \
     --config.data.path=IMAGES
 
-tiny is for images of 28 to 64 pixels on two CPU cores, small for 128 pixels on one GPU. paper is
-Diff-AE's ffhq256_autoenc: 200 million images in batches of 64. No labels are needed. `IMAGES` may
-hold images of any size; they become `config.image_size`.
+tiny is for images of 28 to 64 pixels (multiples of 4, from 48 on of 8) on two CPU cores, small for
+128 pixels on one GPU. paper is Diff-AE's ffhq256_autoenc: 200 million images in batches of 64. No
+labels are needed. `IMAGES` may hold images of any size; they become `config.image_size`.
 """
 
 import ml_collections
@@ -38,7 +38,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     )
     if variant == "tiny":
         # Patches of 2x2 (below 48 pixels) or 4x4 are folded into channels.
-        patch_size = 2 + 2 * (config.get_ref("image_size") // 48)
+        below_48 = 1 // (1 + config.get_ref("image_size") // 48)
+        patch_size = 4 - 2 * below_48
         config.network.model.unet.patch_size = patch_size
         config.network.model.encoder.patch_size = patch_size
         # v instead of noise: what z_sem says about colours is learned much sooner.
