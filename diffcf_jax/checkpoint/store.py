@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
+from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import Network, abstract_variables, build_module
 from diffcf_jax.errors import UserError
 
@@ -31,6 +33,8 @@ def save_network(directory: str | os.PathLike, description: dict, variables: Any
         UserError: the directory exists and is no network.
     """
     directory = Path(directory).absolute()
+    if jax.process_index() == 0:
+        recover_network(directory)
     if directory.exists() and not (directory / "network.json").is_file():
         raise UserError(f"{directory} exists and is not a network; give another directory.")
     partial = directory.with_name(f".{directory.name}.partial")
@@ -42,12 +46,18 @@ def save_network(directory: str | os.PathLike, description: dict, variables: Any
     (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
     text = json.dumps({"format": FORMAT, **description}, indent=2)
     (partial / "network.json").write_text(text + "\n")
-    older = directory.with_name(f".{directory.name}.older")
+    older = _older(directory)
     shutil.rmtree(older, ignore_errors=True)
     if directory.exists():
         directory.rename(older)
     partial.rename(directory)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def recover_network(directory: Path) -> None:
+    """Brings a network back that `save_network` was about to replace when it was killed."""
+    if not directory.exists() and _older(directory).exists():
+        _older(directory).rename(directory)
 
 
 def load_network(directory: str | os.PathLike) -> Network:
@@ -66,7 +76,12 @@ def load_network(directory: str | os.PathLike) -> Network:
         found = checkpointer.metadata(directory / "params").item_metadata
         if found is None:
             raise UserError(f"The checkpoint {directory / 'params'} cannot be read; {hint}.")
-        _check_same(directory, _shapes(wanted), _shapes(found.tree))
+        differences = _differences(_shapes(wanted), _shapes(found.tree))
+        if differences:
+            raise UserError(
+                f"{directory / 'params'} holds another network than its network.json describes "
+                f"({differences}); give the checkpoint that belongs to it."
+            )
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), wanted
@@ -90,26 +105,32 @@ def save_state(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> Non
 
 
 def restore_state(checkpoints: ocp.CheckpointManager, like: Any) -> Any:
-    """Restores the newest training state in the structure and sharding of `like`.
+    """Restores the newest training state that is whole, in the structure and sharding of `like`.
 
-    Returns `like` itself when there is none yet.
+    Damaged ones are put aside, so that their steps can be saved again. Returns `like` itself when
+    there is no state yet.
 
     Raises:
-        UserError: the checkpoint is of another network or optimiser.
+        UserError: a checkpoint is of another network or optimiser, or all are damaged.
     """
-    step = checkpoints.latest_step()
-    if step is None:
-        return like
     target = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like
     )
-    try:
-        return checkpoints.restore(step, args=ocp.args.StandardRestore(target))
-    except Exception as error:
+    damaged = []
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        folder = Path(checkpoints.directory) / str(step)
+        state = _restore(checkpoints, step, folder, target)
+        if all(parallel.gather(f"{folder} is whole", state is not None)):
+            _put_aside(damaged)
+            checkpoints.reload()
+            return state
+        damaged.append(folder)
+    if damaged:
         raise UserError(
-            f"The checkpoint of step {step} in {checkpoints.directory} does not fit this config "
-            f"({_first_line(error)}); use another --workdir or the config that it was made with."
-        ) from None
+            f"Every checkpoint in {checkpoints.directory} is damaged; remove that folder to begin "
+            "anew, or use another --workdir."
+        )
+    return like
 
 
 def read_description(directory: Path) -> dict[str, Any]:
@@ -139,15 +160,48 @@ def read_description(directory: Path) -> dict[str, Any]:
     return description
 
 
+def _older(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.older")
+
+
+def _restore(
+    checkpoints: ocp.CheckpointManager, step: int, folder: Path, target: Any
+) -> Any | None:
+    """A training state; None if it is damaged."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        found = checkpointer.metadata(folder / "default").item_metadata
+    differences = found and _differences(_shapes(target), _shapes(found.tree))
+    if differences:
+        raise UserError(
+            f"The checkpoint {folder} does not fit this config ({differences}); use another "
+            "--workdir or the config that it was made with."
+        )
+    try:
+        return found and checkpoints.restore(step, args=ocp.args.StandardRestore(target))
+    except Exception as error:  # damage shows as errors of every kind
+        logging.warning("The checkpoint %s cannot be read: %s", folder, _first_line(error))
+        return None
+
+
+def _put_aside(damaged: list[Path]) -> None:
+    for folder in damaged:
+        aside = folder.with_name(f"{folder.name}.damaged")
+        logging.warning("%s is damaged and is now %s; an older one is used.", folder, aside.name)
+        if jax.process_index() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+    parallel.wait_for_all("damaged checkpoints are put aside")
+
+
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
-        "/".join(str(getattr(k, "key", k)) for k in path): tuple(leaf.shape)
+        "/".join(str(getattr(k, "key", k)).lstrip(".") for k in path): tuple(leaf.shape)
         for path, leaf in leaves
     }
 
 
-def _check_same(directory: Path, wanted: dict[str, tuple], found: dict[str, tuple]) -> None:
+def _differences(wanted: dict[str, tuple], found: dict[str, tuple]) -> str:
     problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
     problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
     problems += [
@@ -155,13 +209,8 @@ def _check_same(directory: Path, wanted: dict[str, tuple], found: dict[str, tupl
         for name, shape in wanted.items()
         if name in found and found[name] != shape
     ]
-    if problems:
-        listed = "; ".join(sorted(problems)[:5])
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(
-            f"{directory / 'params'} holds another network than its network.json describes "
-            f"({listed}{more}); give the checkpoint that belongs to it."
-        )
+    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return "; ".join(sorted(problems)[:5]) + more
 
 
 def _first_line(error: Exception) -> str:
