@@ -10,25 +10,28 @@ from tests import tiny
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def save_networks(folder):
+def save_networks(folder, method="acre"):
     """Saves a generator and a regressor, and returns the flags of a short run with them."""
-    tiny.save(folder / "ddpm", tiny.DDPM)
-    tiny.save(folder / "regressor", tiny.REGRESSOR)
+    generator, steps = {
+        "acre": (tiny.DDPM, {"method.tau": 1}),
+        "diffae": (tiny.DIFFAE, {"method.inversion_steps": 10, "method.decode_steps": 2}),
+    }[method]
     options = {
-        "generator.checkpoint": folder / "ddpm",
-        "regressor.checkpoint": folder / "regressor",
+        "generator.checkpoint": tiny.save(folder / "generator", generator),
+        "regressor.checkpoint": tiny.save(folder / "regressor", tiny.REGRESSOR),
         "oracle.checkpoint": "",
         "method.iterations": 4,
-        "method.tau": 1,
+        **steps,
         "data.limit": 12,
         "batch_size": 4,
     }
-    return [f"--config.{key}={value}" for key, value in options.items()]
+    flags = [f"--config.{key}={value}" for key, value in options.items()]
+    return [f"--config=configs/squares_{method}.py", *flags]
 
 
 def start(out, *arguments, **environment):
     """Starts explain.py."""
-    command = [sys.executable, "explain.py", "--config=configs/squares_acre.py", f"--workdir={out}"]
+    command = [sys.executable, "explain.py", f"--workdir={out}"]
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache/xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -15,8 +15,12 @@ from tests import explaining
 
 
 @pytest.fixture(scope="module")
-def flags(tmp_path_factory):
-    return explaining.save_networks(tmp_path_factory.mktemp("networks"))
+def flags(request, tmp_path_factory):
+    method = getattr(request, "param", "acre")
+    return explaining.save_networks(tmp_path_factory.mktemp("networks"), method)
+
+
+both_methods = pytest.mark.parametrize("flags", ["acre", "diffae"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,7 @@ def assert_equal_results(out, reference):
         assert np.abs(image - other).max() <= 1 and np.mean(image != other) < 1e-3
 
 
+@both_methods
 def test_kills_lose_and_repeat_nothing(flags, uninterrupted, tmp_path):
     out, finished, ended = tmp_path / "out", {}, []
     for number, lines in ((signal.SIGKILL, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 5)):
@@ -93,6 +98,7 @@ def start_two(out, *arguments, second=()):
     ]
 
 
+@both_methods
 def test_two_processes_share_the_work(flags, uninterrupted, tmp_path):
     out = tmp_path / "out"
     processes = start_two(out, *flags)

@@ -10,11 +10,16 @@ from PIL import Image
 from diffcf_jax import run as run_module
 from diffcf_jax.checkpoint.network import init_variables
 from diffcf_jax.checkpoint.store import save_network
+from diffcf_jax.counterfactual.engine import Finished, Job
+from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.report.log import read_results
+from diffcf_jax.report.results import ResultWriter
 from diffcf_jax.report.workdir import locked
 from diffcf_jax.run import run
+from diffcf_jax.units import Unit
 from tests import tiny
+from tests.counterfactual import methods
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +176,18 @@ def test_a_prediction_that_is_not_finite(tmp_path, config):
     regressor = {"checkpoint": str(tmp_path / "regressor")}
     _, errors = run(tmp_path / "out", **{**config, "regressor": regressor})
     assert len(errors) == 3 and all("not finite" in error for error in errors)
+
+
+def test_a_reconstruction_that_is_not_finite(tmp_path):
+    record = Squares("validation")[0]
+    image = jnp.full(record.image.shape, 0.5)
+    found = methods.Counting().init({}, image, 0.5, None).result
+    found = jax.device_get(found.replace(reconstruction=image.at[0, 0, 0].set(jnp.nan)))
+    finished = Finished(Job(0, image, 0.5, (record, 0.5)), found, 1.0)
+    with ResultWriter(tmp_path, [record.name]) as writer:
+        run_module._save(writer, finished, Unit(), 0.05)
+    (row,) = read_results(tmp_path)
+    assert "not finite" in row["error"]
 
 
 def test_data_csv_and_images_without_a_target(tmp_path, config):
