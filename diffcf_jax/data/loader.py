@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
@@ -36,11 +36,7 @@ class Batches(Iterator):
 
     def __next__(self) -> tuple[np.ndarray, np.ndarray]:
         images, labels, bad = next(self._stream)
-        for name, reason in bad.items():
-            if name not in self.skipped:
-                self.skipped[name] = reason
-                logging.warning("Skipped (%d so far): %s", len(self.skipped), reason)
-        _check_share(self.skipped, self._data)
+        note_skipped(self.skipped, bad, self._data)
         return images, labels
 
     def close(self) -> None:
@@ -134,6 +130,24 @@ def read_rows(data: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict
                 _check_share(bad, data)
                 row = (row + 1) % len(data)
     return np.stack(images), np.asarray(labels, np.float32), bad
+
+
+def note_skipped(skipped: dict[str, str], bad: Mapping[str, str], data: Any) -> None:
+    """Adds files that could not be read to those that are known, and tells of the new ones.
+
+    Args:
+        skipped: why a file could not be read, by name; of all reads so far.
+        bad: the same, of one read.
+        data: the data set.
+
+    Raises:
+        UserError: more than 1% of the files cannot be read.
+    """
+    for name, reason in bad.items():
+        if name not in skipped:
+            skipped[name] = reason
+            logging.warning("Skipped (%d so far): %s", len(skipped), reason)
+    _check_share(skipped, data)
 
 
 def _check_share(bad: dict[str, str], data: Any) -> None:

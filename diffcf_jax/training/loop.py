@@ -175,6 +175,7 @@ def train(
     folder.close()
     rate = clock.rate()
     peak = parallel.peak_flops(mesh.devices.flat[0])
+    skipped = parallel.gather("what was skipped", [*task.skipped, *stream.skipped])
     return Summary(
         workdir=workdir,
         step=steps,
@@ -185,7 +186,7 @@ def train(
         metrics=metrics,
         best=folder.best,
         judged_by=task.objective.best,
-        skipped=len(set().union(*parallel.gather("what was skipped", list(stream.skipped)))),
+        skipped=len(set().union(*skipped)),
     )
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from diffcf_jax.checkpoint.network import REGRESSORS, Network, build_module
 from diffcf_jax.checkpoint.store import load_network
-from diffcf_jax.data.loader import read_rows
+from diffcf_jax.data.loader import note_skipped, read_rows
 from diffcf_jax.data.open import open_training_data
 from diffcf_jax.errors import UserError
 from diffcf_jax.sampling import code_channels
@@ -51,6 +51,7 @@ class Task:
         held_out: what it is judged by.
         prepare: (a batch of `train_set`, key) -> inputs of the objective's loss.
         statistics: variables of the network that the data determine.
+        skipped: why a file could not be read, by name; of those that were read to make the task.
     """
 
     network: dict[str, Any]
@@ -59,6 +60,7 @@ class Task:
     held_out: HeldOut
     prepare: Callable[[Array, Array], Array]
     statistics: Mapping[str, Any]
+    skipped: Mapping[str, str]
 
 
 def make_task(
@@ -105,24 +107,26 @@ def make_task(
     count = min(held_out_images, len(held_out_set))
     # Evenly spread, because neighbours in a grid look alike.
     chosen = np.linspace(0, len(held_out_set) - 1, count).astype(int)
-    images, labels = read(held_out_set, chosen)
+    bad, bad_held_out = {}, {}  # what cannot be read
+    images, labels = read(held_out_set, chosen, bad_held_out)
     held_out = HeldOut(images, labels, images)
     if diffae is None:
 
         def prepare(batch: Array, key: Array) -> Array:
             return augment(to_unit(batch), key, augmentation)
 
-        return Task(network, goal, train_set, held_out, prepare, {})
+        return Task(network, goal, train_set, held_out, prepare, {}, bad_held_out)
 
-    def codes_of(data: Any, rows: np.ndarray) -> np.ndarray:
-        return encode(diffae, lambda i: read(data, rows[i])[:1], len(rows), batch_size, mesh)
+    def codes_of(data: Any, rows: np.ndarray, bad: dict[str, str]) -> np.ndarray:
+        return encode(diffae, lambda i: read(data, rows[i], bad)[:1], len(rows), batch_size, mesh)
 
-    codes = codes_of(train_set, np.arange(len(train_set)))
+    codes = codes_of(train_set, np.arange(len(train_set)), bad)
     train_codes = Codes(codes, np.asarray(train_set.labels), list(train_set.names))
-    held_out = HeldOut(codes_of(held_out_set, chosen), labels, images)
+    held_out = HeldOut(codes_of(held_out_set, chosen, bad_held_out), labels, images)
     return Task(
-        network, goal, train_codes, held_out, lambda batch, key: batch, train_codes.statistics
-    )
+        network, goal, train_codes, held_out, lambda batch, key: batch, train_codes.statistics,
+        bad | bad_held_out,
+    )  # fmt: skip
 
 
 def make_module(network: Mapping[str, Any], precision: str) -> nn.Module:
@@ -137,11 +141,15 @@ def to_unit(batch: Array) -> Array:
     return batch.astype(jnp.float32) / 255 if batch.dtype == jnp.uint8 else batch
 
 
-def read(data: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Some images, uint8 [n, H, W, 3], and labels, float32 [n], of a data set."""
+def read(data: Any, rows: np.ndarray, skipped: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Some images, uint8 [n, H, W, 3], and labels, float32 [n], of a data set.
+
+    Adds to `skipped` what cannot be read, see `data.loader.note_skipped`.
+    """
     if hasattr(data, "images"):
         return data.images[rows], np.asarray(data.labels[rows], np.float32)
-    images, labels, _ = read_rows(data, rows)
+    images, labels, bad = read_rows(data, rows)
+    note_skipped(skipped, bad, data)
     return images, labels
 
 

@@ -11,22 +11,24 @@ from PIL import Image
 
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.labelled import open_labelled
+from diffcf_jax.errors import UserError
 from diffcf_jax.training.loop import train
 from tests import tiny
 from tests.training.runs import curve, finish, start
 
 SIZE = 16
-AGES = [20 + 3 * i for i in range(20)]
+COUNT = 100
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Images in nested folders, of unequal sizes, one of them grey, and their table."""
     lines = ["name,y"]
-    for i, age in enumerate(AGES):
+    for i in range(COUNT):
+        age = 20 + i % 60
         path = tmp_path / "images" / f"{2020 + i % 2}" / "a" / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(i).integers(0, 3 * age, (18 + i, 40 - i, 3), np.uint8)
+        noise = np.random.default_rng(i).integers(0, 3 * age, (18 + i % 7, 40 - i % 5, 3), np.uint8)
         Image.fromarray(noise).convert("L" if i == 4 else "RGB").save(path)
         lines.append(f"{path.relative_to(tmp_path / 'images')},{age}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
@@ -39,7 +41,7 @@ def train_on(folder, steps=3, **changes):
         network={"kind": "resnet", "model": model, "image_size": SIZE, "unit": "years"},
         data={
             "name": "labelled", "path": str(folder / "images"),
-            "labels": str(folder / "labels.csv"), "held_out": 0.3,
+            "labels": str(folder / "labels.csv"), "held_out": 0.1,
         },
         optimizer={"learning_rate": 1e-3}, batch_size=4, ema_decay=0.9, augment={"mirror": True},
         seed=0, log_every=1, evaluate_every=3, save_every=3, objective={},
@@ -50,8 +52,8 @@ def train_on(folder, steps=3, **changes):
 def test_labels_in_years(folder):
     summary = train_on(folder)
     network = load_network(folder / "run" / "network")
-    trained_on, held_out = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.3)
-    assert len(trained_on) + len(held_out) == len(AGES)
+    trained_on, held_out = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.1)
+    assert len(trained_on) + len(held_out) == COUNT
     mean, scale = (network.description[name] for name in ("mean", "scale"))
     assert (mean, scale) == pytest.approx((trained_on.labels.mean(), trained_on.labels.std()))
     assert network.description["unit"] == "years" and scale > 10
@@ -66,15 +68,46 @@ def test_labels_in_years(folder):
     assert summary.skipped == 0
 
 
+def spoil(folder, part, *rows):
+    """Makes files of the training (0) or held-out (1) images unreadable; returns their paths."""
+    data = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.1)[part]
+    paths = [folder / "images" / data.names[row] for row in rows]
+    for path in paths:
+        path.write_bytes(b"no image")
+    return paths
+
+
+def test_held_out_files_that_cannot_be_read_are_counted_and_named(folder, caplog):
+    (path,) = spoil(folder, 1, 0)
+    assert train_on(folder).skipped == 1
+    assert [str(path) in message for message in caplog.messages if "Skipped" in message] == [True]
+    spoil(folder, 1, 0, 1)
+    with pytest.raises(UserError, match="2 of the 100 images cannot be read, more than 1%"):
+        train_on(folder)
+
+
+def test_files_that_a_latent_dpm_cannot_read_stop_it(folder):
+    latent = {
+        "kind": "latent_dpm",
+        "model": {"hidden": 16, "layers": 2},
+        "diffusion": {"steps": 100, "schedule": "const0.008", "variance": "fixed_large"},
+    }
+    objective = {
+        "diffae": tiny.save(folder / "diffae", tiny.DIFFAE), "sample_steps": 2, "decode_steps": 2,
+    }  # fmt: skip
+    spoil(folder, 0, 0, 50)  # not in one batch
+    with pytest.raises(UserError, match="2 of the 100 images cannot be read, more than 1%"):
+        train_on(folder, network=latent, objective=objective, augment={})
+
+
 def test_sigterm_to_all_processes_while_the_workers_read(folder):
     for path in (folder / "images").rglob("*.png"):
         Image.open(path).resize((800, 800)).save(path, "jpeg")  # whose reading takes longest
     config = [
         "--config=configs/train/oracle.py:tiny", f"--config.data.path={folder / 'images'}",
-        f"--config.data.labels={folder / 'labels.csv'}", "--config.data.held_out=0.3",
-        "--config.image_size=16", "--config.network.model.width=4",
-        "--config.network.model.blocks=(1,)", "--config.batch_size=8", "--config.workers=1",
-        "--config.log_every=1",
+        f"--config.data.labels={folder / 'labels.csv'}", "--config.image_size=16",
+        "--config.network.model.width=4", "--config.network.model.blocks=(1,)",
+        "--config.batch_size=8", "--config.workers=1", "--config.log_every=1",
     ]  # fmt: skip
     process = start(folder / "run", config=config)
     while not (folder / "run" / "metrics.jsonl").exists() or len(curve(folder / "run")) < 2:
