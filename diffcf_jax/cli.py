@@ -51,7 +51,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
         what = re.sub(r"^(\S+)' Did", r"\1. Did", what)
         _fail(f"The config has no such key: {what}")
     except (flags.Error, TypeError, ValueError, OSError, ImportError) as error:
-        _fail(error)
+        # What a config file raises is told as a traceback, of which the end says what is wrong.
+        _fail(re.sub(r"Error whilst parsing.*^\w+Error: ", "", str(error), flags=re.S | re.M))
 
 
 def keep_memory() -> None:

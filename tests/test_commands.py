@@ -95,6 +95,9 @@ def test_a_bad_image_among_good_ones(networks, tmp_path):
         ("explain.py", ["--compile_only", "--topology=h100:8"], "Unknown TPU generation"),
         ("explain.py", ["--config.generator.checkpoint=nowhere"], "no network at .*nowhere"),
         ("train.py", ["--config=configs/train/none.py"], "none.py"),
+        ("train.py", ["--config=configs/train/squares_paper.py"], "py: unknown network '': use sq"),
+        ("train.py", ["--config=configs/train/ddpm.py:huge"], "py:huge: unknown size 'huge': use"),
+        ("train.py", ["--config=configs/train/squares_ddpm.py:x"], "py:x: get_config.. takes 0 "),
         ("train.py", ["--config=configs/train/latent_dpm.py:tiny"], "config.objective.diffae: "),
     ],
 )

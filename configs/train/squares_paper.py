@@ -13,10 +13,13 @@ and 120,000 updates for the regressors are those of the originals.
 import ml_collections
 
 
-def get_config(network: str) -> ml_collections.ConfigDict:
+def get_config(network: str = "") -> ml_collections.ConfigDict:
     """Returns the config of a network."""
     if network not in NETWORKS:
-        raise ValueError(f"unknown network '{network}': use one of {', '.join(NETWORKS)}")
+        raise ValueError(
+            f"unknown network '{network}': use squares_paper.py:NAME with one of "
+            f"{', '.join(NETWORKS)}"
+        )
     config = ml_collections.ConfigDict()
     config.seed = 2 if network == "oracle" else 1
     config.data = dict(name="squares")
