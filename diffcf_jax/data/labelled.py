@@ -73,7 +73,8 @@ def open_labelled(
 
     Raises:
         UserError: no such folder, no image in it, a bad table, images and labels that do not match,
-            labels that are all equal, or a share that leaves one of the two without images.
+            labels that are all equal or too close to each other for float32, or a share that
+            leaves one of the two without images.
     """
     path = pathlib.Path(path).expanduser()
     names = list_images(path)
@@ -116,9 +117,16 @@ def _read_labels(table: pathlib.Path, folder: pathlib.Path, names: list[str]) ->
             f'{table} has no label for {count} in {folder}, such as "{without[0]}": add lines '
             "name,y or move the images out of the folder"
         )
-    labels = np.array([rows[name][0] for name in names], np.float32)
+    labels = np.array([rows[name][0] for name in names], np.float64)
     if labels.min() == labels.max():
         raise UserError(
             f"{table} gives every image the label {labels[0]:g}: there is nothing to learn"
         )
-    return labels
+    # The networks compute in float32, which has 7 digits.
+    mean, spread = labels.mean(), labels.std()
+    if spread < max(1e-5 * abs(mean), np.finfo(np.float32).tiny):
+        raise UserError(
+            f"{table} gives labels around {mean:g} that differ by {spread:g}, too little for "
+            "float32: subtract the same number from all of them, or write them in a smaller unit"
+        )
+    return labels.astype(np.float32)

@@ -101,6 +101,23 @@ def test_labels_that_are_no_numbers(folder, cell):
     refused(folder, "line 4, column y", f'"{cell}"')
 
 
+def test_labels_that_float32_cannot_tell_apart(folder):
+    def write(labels):
+        lines = [f"{name},{y!r}" for name, y in zip(NAMES, labels, strict=True)]
+        (folder / "labels.csv").write_text("name,y\n" + "\n".join(lines))
+
+    minutes = [1.7e9 + 60.0 * i for i in range(20)]
+    write(minutes)
+    refused(folder, "labels.csv gives labels around 1.7e+09", "subtract the same number")
+    write([1e-40 * i for i in range(20)])
+    refused(folder, "too little for float32", "a smaller unit")
+    write([1990.0 + i for i in range(20)])  # years of birth
+    train, held_out = open_labelled(folder, folder / "labels.csv", SIZE, held_out=0.3)
+    assert sorted([*train.labels, *held_out.labels]) == [1990 + i for i in range(20)]
+    write([y - 1.7e9 for y in minutes])
+    open_labelled(folder, folder / "labels.csv", SIZE, held_out=0.3)
+
+
 def test_other_refusals(folder, tmp_path_factory):
     refused(folder, "nowhere.csv", "cannot be read", labels="nowhere.csv")
     refused(folder, "held_out=1.5", held_out=1.5)

@@ -170,6 +170,9 @@ def test_l1_is_the_absolute_error(images):
     assert float(loss) == pytest.approx(float(found["loss"].mean()), rel=1e-5)
     with pytest.raises(UserError, match="loss_type 'huber': l1 or mse"):
         dataclasses.replace(objective, loss_type="huber")
+    for scale in (0.0, -1.0, 1e-40, float("nan")):
+        with pytest.raises(UserError, match=r"config\.network\.scale=.* must be positive"):
+            dataclasses.replace(objective, scale=scale)
 
 
 def test_labels_are_normalised_inside(images):
