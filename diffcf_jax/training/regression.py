@@ -58,9 +58,7 @@ class RegressionObjective:
         if self.loss_type not in LOSSES:
             raise UserError(f"Unknown config.objective.loss_type '{self.loss_type}': l1 or mse.")
         if not self.scale >= float(jnp.finfo(jnp.float32).tiny):
-            raise UserError(
-                f"config.network.scale={self.scale:g} must be positive, and not too small for float32."
-            )
+            raise UserError(f"config.network.scale={self.scale:g} must be positive in float32.")
 
     @property
     def trained(self) -> Callable[[str], bool] | None:
