@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffcf_jax import parallel
 from diffcf_jax.data.folder import refuse_inside
@@ -92,6 +91,11 @@ def train(
     if data.get("name") == "labelled" and data.get("path"):
         refuse_inside(Path(data["path"]).expanduser(), workdir)
     mesh = parallel.data_mesh()
+    counts = {
+        "steps": steps, "log_every": log_every, "evaluate_every": evaluate_every,
+        "save_every": save_every, "evaluation.images": options["images"],
+    }  # fmt: skip
+    _check_positive(counts)
     part = _part(batch_size, accumulate, mesh.devices.size)
     folder = Workdir(workdir, config)
     if image_size is not None:
@@ -108,8 +112,9 @@ def train(
         raise UserError(f"config.optimizer or config.evaluation: {error}.") from None
 
     # The state, fresh or from the newest checkpoint
+    init = "" if folder.resumes else init  # which may be gone meanwhile
     variables = {**initial_variables(task.network, seed, init), **task.statistics}
-    state = folder.begin(parallel.replicate(create_state(variables, tx), mesh))
+    state = folder.begin(parallel.replicate(create_state(variables, tx), mesh), task.contents)
     start = int(state.step)
     if start > steps:
         raise UserError(f"{workdir} is at step {start} already; config.steps={steps} is less.")
@@ -124,19 +129,24 @@ def train(
         donate_argnums=0,
         out_shardings=parallel.replicated(mesh),
     )
-    metrics: dict[str, float] = {}
     flops, clock = 0.0, Clock()
     ahead: collections.deque[tuple[int, Any]] = collections.deque()
 
-    def evaluate() -> list[np.ndarray] | None:
-        metrics.update(judge.metrics(state.ema))
-        folder.offer(state, task.network, metrics, task.objective.best)
-        return judge.picture(state.ema)
+    def evaluate(step: int) -> None:
+        metrics = judge.metrics(state.ema)
+        folder.evaluated(state, task.network, metrics, task.objective.best)
+        reporter.evaluated(step, metrics, judge.picture(state.ema))
 
     with (
         stop_requests() as requested,
         Reporter(workdir, start, steps, silent=parallel.process_index() != 0) as reporter,
     ):
+        if start == steps or (start and start % evaluate_every == 0):
+            # Stopped before its evaluation, or killed before its network was whole, perhaps.
+            with clock.stopped():
+                if folder.best is None or folder.last["step"] < start:
+                    evaluate(start)
+                folder.save_network(state, task.network)
         for step in range(start + 1, steps + 1):
             batch = parallel.shard_batch(next(stream), mesh)
             if step == start + 1:
@@ -158,10 +168,9 @@ def train(
                 reporter.log(step, values, clock.lap() * batch_size)
             with clock.stopped():
                 if look and not stop:
-                    rows = evaluate()
-                    reporter.evaluated(step, metrics, rows)
+                    evaluate(step)
                 if save or stop:
-                    folder.save(state, task.network, metrics)
+                    folder.save(state, task.network)
             if stop:
                 folder.close()
                 raise Preempted(
@@ -169,9 +178,6 @@ def train(
                     "run the same command again."
                 )
 
-    if start == steps:  # of a run that ended before its last network was whole, perhaps
-        evaluate()
-        folder.save_network(state, task.network, metrics)
     folder.close()
     rate = clock.rate()
     peak = parallel.peak_flops(mesh.devices.flat[0])
@@ -183,11 +189,17 @@ def train(
         images_per_second=rate * batch_size,
         flops_per_second=rate * flops,
         flop_utilisation=rate * flops / (peak * mesh.size) if peak else None,
-        metrics=metrics,
+        metrics=folder.last["metrics"],
         best=folder.best,
         judged_by=task.objective.best,
         skipped=len(set().union(*skipped)),
     )
+
+
+def _check_positive(counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"config.{name}={count} must be at least 1.")
 
 
 def _part(batch_size: int, accumulate: int, devices: int) -> int:

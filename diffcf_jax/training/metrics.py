@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
+_FILE = "metrics.jsonl"
+
 
 class MetricWriter:
     """Writes to `workdir/metrics.jsonl`, `workdir/tensorboard/` and `workdir/pictures/`.
@@ -21,10 +23,8 @@ class MetricWriter:
 
     def __init__(self, workdir: Path, step: int):
         self._workdir = workdir
-        path = workdir / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        self._file = path.open("w")
+        kept = lines_until(workdir, step)
+        self._file = (workdir / _FILE).open("w")
         self._file.writelines(f"{line}\n" for line in kept)
         self._file.flush()
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
@@ -49,6 +49,13 @@ class MetricWriter:
         """Flushes and closes the files."""
         self._file.close()
         self._board.close()
+
+
+def lines_until(workdir: Path, step: int) -> list[str]:
+    """The lines of numbers up to a step."""
+    path = workdir / _FILE
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line for line in lines if _step_of(line) <= step]
 
 
 def _step_of(line: str) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from diffcf_jax.training.metrics import MetricWriter
+from diffcf_jax.training.metrics import MetricWriter, lines_until
+
+_EVALUATED = "test/"  # before the names of what is measured on held-out images
 
 
 class Clock:
@@ -87,10 +90,24 @@ class Reporter:
     ) -> None:
         """Writes and tells what was measured on held-out images, and pictures of some of them."""
         if self._writer:
-            self._writer.scalars(step, {f"test/{name}": v for name, v in metrics.items()})
+            self._writer.scalars(step, {_EVALUATED + name: v for name, v in metrics.items()})
             if rows is not None:
                 self._writer.picture(step, rows)
             self._bar.write(f"step {step}: {_listed(metrics)}")
+
+
+def last_evaluation(workdir: Path, step: int) -> dict[str, Any]:
+    """`step` and `metrics` of the last evaluation that was written up to a step; else step 0."""
+    last = {"step": 0, "metrics": {}}
+    for row in map(json.loads, lines_until(workdir, step)):
+        metrics = {
+            name.removeprefix(_EVALUATED): value
+            for name, value in row.items()
+            if name.startswith(_EVALUATED)
+        }
+        if metrics:
+            last = {"step": row["step"], "metrics": metrics}
+    return last
 
 
 @dataclasses.dataclass(frozen=True)

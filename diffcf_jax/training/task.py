@@ -1,6 +1,8 @@
 """What is trained on what: a network, its objective and the data, made to fit each other."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.loader import note_skipped, read_rows
 from diffcf_jax.data.open import open_training_data
 from diffcf_jax.errors import UserError
+from diffcf_jax.report.workdir import fingerprint
 from diffcf_jax.sampling import code_channels
 from diffcf_jax.training.augment import OPTIONS, augment
 from diffcf_jax.training.latent import Codes, encode
@@ -52,6 +55,8 @@ class Task:
         prepare: (a batch of `train_set`, key) -> inputs of the objective's loss.
         statistics: variables of the network that the data determine.
         skipped: why a file could not be read, by name; of those that were read to make the task.
+        contents: a hash of what each of the config's keys leads to: names and labels of `data`,
+            parameters of `objective.diffae`.
     """
 
     network: dict[str, Any]
@@ -61,6 +66,7 @@ class Task:
     prepare: Callable[[Array, Array], Array]
     statistics: Mapping[str, Any]
     skipped: Mapping[str, str]
+    contents: Mapping[str, str]
 
 
 def make_task(
@@ -92,6 +98,9 @@ def make_task(
     """
     if precision not in PRECISIONS:
         raise UserError(f"Unknown config.precision '{precision}': float32 or bfloat16.")
+    for key in ("kind", "model"):
+        if key not in network:
+            raise UserError(f"config.network.{key} is missing; give a network's {key}.")
     for name in augmentation:
         if name not in OPTIONS:
             raise UserError(f"Unknown config.augment.{name}; choose from {', '.join(OPTIONS)}.")
@@ -101,6 +110,9 @@ def make_task(
         diffae = _load_diffae(objective.pop("diffae", ""))
     network = {**network, "image_size": _image_size(network, diffae)}
     train_set, held_out_set = open_training_data(data, network["image_size"])
+    contents = {"data": _fingerprint(train_set, held_out_set)}
+    if diffae is not None:
+        contents["objective.diffae"] = fingerprint(diffae.variables)
     network = _complete(network, train_set, diffae)
     goal = make_objective(network, make_module(network, precision), objective, diffae)
 
@@ -115,7 +127,7 @@ def make_task(
         def prepare(batch: Array, key: Array) -> Array:
             return augment(to_unit(batch), key, augmentation)
 
-        return Task(network, goal, train_set, held_out, prepare, {}, bad_held_out)
+        return Task(network, goal, train_set, held_out, prepare, {}, bad_held_out, contents)
 
     def codes_of(data: Any, rows: np.ndarray, bad: dict[str, str]) -> np.ndarray:
         return encode(diffae, lambda i: read(data, rows[i], bad)[:1], len(rows), batch_size, mesh)
@@ -125,7 +137,7 @@ def make_task(
     held_out = HeldOut(codes_of(held_out_set, chosen, bad_held_out), labels, images)
     return Task(
         network, goal, train_codes, held_out, lambda batch, key: batch, train_codes.statistics,
-        bad | bad_held_out,
+        bad | bad_held_out, contents,
     )  # fmt: skip
 
 
@@ -151,6 +163,14 @@ def read(data: Any, rows: np.ndarray, skipped: dict[str, str]) -> tuple[np.ndarr
     images, labels, bad = read_rows(data, rows)
     note_skipped(skipped, bad, data)
     return images, labels
+
+
+def _fingerprint(*sets: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for data in sets:
+        digest.update(json.dumps(list(data.names)).encode())
+        digest.update(np.asarray(data.labels, np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def _load_diffae(directory: str) -> Network:

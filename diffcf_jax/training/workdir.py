@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,9 @@ import jax.numpy as jnp
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint import store
 from diffcf_jax.errors import UserError
+from diffcf_jax.report.files import write_file
+from diffcf_jax.report.log import RESULTS
+from diffcf_jax.training.progress import last_evaluation
 from diffcf_jax.training.state import TrainState
 
 # What may differ between two runs of one training: how long, how it is watched, how it is carried
@@ -29,46 +31,80 @@ class Workdir:
     `checkpoints/` keeps the newest two training states, `network/` the moving average of the last
     one, `best/` the moving average that did best in an evaluation.
 
+    Attributes:
+        path: the folder.
+        resumes: whether it holds a training state.
+        best: `step` and `metrics` of the best evaluation; None before the first.
+        last: the same of the last one; step 0 before the first.
+
     Args:
         path: the folder.
         config: of the training.
 
     Raises:
-        UserError: the folder holds a training of another config.
+        UserError: the folder holds a training of another config, or something else.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]):
         self.path = path
         self.best: dict[str, Any] | None = None
+        self.last: dict[str, Any] = {"step": 0, "metrics": {}}
         self._config = json.loads(json.dumps(config))
+        self._contents: dict[str, str] = {}
         file = path / "config.json"
+        before = _read(file) if file.is_file() else None
+        if (before is not None and "network" not in before) or (path / RESULTS).exists():
+            raise UserError(
+                f"{path} holds results, but not those of a training; use another --workdir."
+            )
         networks = [path / "network", path / "best"]
-        states = [entry for entry in path.glob("checkpoints/*") if entry.name.isdigit()]
-        if not states and not any(network.exists() for network in networks):
+        self.resumes = any(entry.name.isdigit() for entry in path.glob("checkpoints/*"))
+        if not self.resumes and not any(network.exists() for network in networks):
             return  # nothing was saved yet, so that another config may take the place
-        if not file.is_file():
+        if before is None:
             raise UserError(
                 f"{path} holds a network, but no config.json tells what training it belongs to; "
                 "use another --workdir."
             )
-        _check_same(path, _read(file), self._config)
-        if (path / "best" / "network.json").is_file():
-            training = _read(path / "best" / "network.json")["training"]
-            self.best = {"step": training["step"], "metrics": training["metrics"]}
+        self._contents = before.pop("contents", {})  # earlier versions did not write them
+        _check_same(path, before, self._config)
 
-    def begin(self, state: TrainState) -> TrainState:
+    def begin(self, state: TrainState, contents: Mapping[str, str]) -> TrainState:
         """Makes the folder.
+
+        Args:
+            state: to start from.
+            contents: what the config's keys lead to, see `Task.contents`.
 
         Returns:
             The newest saved state in the sharding of `state`, or `state` if there is none.
+
+        Raises:
+            UserError: the contents are others than those that the training was begun with, the
+                saved states do not serve, or the folder cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        changed = [
+            f"config.{key}"
+            for key, content in contents.items()
+            if self._contents.get(key, content) != content
+        ]
+        if changed:
+            raise UserError(
+                f"The training in {self.path} was begun with another content of "
+                f"{' and '.join(changed)} (names and labels of images, parameters of a network); "
+                "put it back, or use another --workdir."
+            )
         if parallel.process_index() == 0:
-            partial = self.path / "config.json.partial"
-            partial.write_text(json.dumps(self._config, indent=2) + "\n")
-            os.replace(partial, self.path / "config.json")
+            text = json.dumps({**self._config, "contents": dict(contents)}, indent=2)
+            write_file(self.path / "config.json", f"{text}\n".encode())
+            for name in ("network", "best"):
+                store.recover_network(self.path / name)
         self._checkpoints = store.training_checkpoints(self.path / "checkpoints")
-        return store.restore_state(self._checkpoints, state)
+        state = store.restore_state(self._checkpoints, state)
+        # As process 0 finds them: it alone writes these files, the next one after all are here.
+        found = [self._read_best(), last_evaluation(self.path, int(state.step))]
+        self.best, self.last = parallel.gather("earlier evaluations", found)[0]
+        return state
 
     @property
     def last_good(self) -> str:
@@ -79,7 +115,7 @@ class Workdir:
             return "no checkpoint was saved before"
         return f"the last good checkpoint is {self.path / 'checkpoints' / str(step)}"
 
-    def save(self, state: TrainState, network: Mapping[str, Any], metrics: Mapping[str, float]):
+    def save(self, state: TrainState, network: Mapping[str, Any]) -> None:
         """Saves the state to resume from, in the background, and the network as it is now.
 
         Raises:
@@ -92,35 +128,40 @@ class Workdir:
                 f"{self.last_good}. Try a lower config.optimizer.learning_rate."
             )
         store.save_state(self._checkpoints, step, state)
-        self.save_network(state, network, metrics)
+        self.save_network(state, network)
 
-    def save_network(
-        self, state: TrainState, network: Mapping[str, Any], metrics: Mapping[str, float]
-    ) -> None:
+    def save_network(self, state: TrainState, network: Mapping[str, Any]) -> None:
         """Saves the network as it is now."""
-        self._write("network", int(state.step), state.ema, network, metrics)
+        self._write("network", state, network)
 
-    def offer(
+    def evaluated(
         self, state: TrainState, network: Mapping[str, Any], metrics: Mapping[str, float], name: str
     ) -> None:
-        """Saves the network to `best/` if its metric of this name is the lowest so far."""
+        """Keeps an evaluation, and the network if its metric of this name is the lowest so far."""
+        self.last = {"step": int(state.step), "metrics": dict(metrics)}
         if self.best is not None:
             before = self.best["metrics"][name]
             if not metrics[name] < before and math.isfinite(before):
                 return
-        self.best = {"step": int(state.step), "metrics": dict(metrics)}
-        self._write("best", self.best["step"], state.ema, network, metrics)
+        self.best = self.last
+        self._write("best", state, network)
 
     def close(self) -> None:
         """Waits for the saves in the background."""
         self._checkpoints.close()
 
-    def _write(
-        self, name: str, step: int, variables: Any, network: Mapping[str, Any], metrics: Any
-    ) -> None:
+    def _read_best(self) -> dict[str, Any] | None:
+        file = self.path / "best" / "network.json"
+        if not file.is_file():
+            return None
+        training = _read(file)["training"]
+        return {"step": training["step"], "metrics": training["metrics"]}
+
+    def _write(self, name: str, state: TrainState, network: Mapping[str, Any]) -> None:
         made = {key: value for key, value in self._config.items() if key != "network"}
-        made = {**made, "step": step, "metrics": dict(metrics)}
-        store.save_network(self.path / name, {**network, "training": made}, variables)
+        evaluation = {"metrics": self.last["metrics"], "metrics_step": self.last["step"]}
+        made = {**made, "step": int(state.step), **evaluation}
+        store.save_network(self.path / name, {**network, "training": made}, state.ema)
 
 
 @jax.jit
@@ -132,8 +173,8 @@ def all_finite(tree: Any) -> jax.Array:
 def _read(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid JSON ({error}); use another --workdir.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); use another --workdir.") from None
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -127,6 +127,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"log_every": 0}, "config.log_every=0 must be at least 1"),
+        ({"evaluate_every": 0}, "config.evaluate_every=0 must be at least 1"),
+        ({"save_every": 0}, "config.save_every=0 must be at least 1"),
+        ({"evaluation": {"images": 0}}, "config.evaluation.images=0 must be at least 1"),
+        ({"network": {"model": {}, "image_size": 64}}, "config.network.kind is missing"),
         ({"batch_size": 4, "accumulate": 3}, "batch_size=4 must be a multiple of"),
         ({"precision": "half"}, "precision 'half'"),
         ({"augment": {"flip": True}}, "augment.flip;"),
