@@ -96,7 +96,8 @@ def load_network(directory: str | os.PathLike) -> Network:
 def training_checkpoints(directory: str | os.PathLike, keep: int = 2) -> ocp.CheckpointManager:
     """Opens the checkpoints of a training run, of which the newest `keep` stay."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+    handler = ocp.StandardCheckpointHandler()  # which `restore_state` asks what there is
+    return ocp.CheckpointManager(Path(directory).absolute(), options=options, item_handlers=handler)
 
 
 def save_state(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
@@ -168,19 +169,18 @@ def _restore(
     checkpoints: ocp.CheckpointManager, step: int, folder: Path, target: Any
 ) -> Any | None:
     """A training state; None if it is damaged."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.metadata(folder / "default").item_metadata
-    differences = found and _differences(_shapes(target), _shapes(found.tree))
-    if differences:
-        raise UserError(
-            f"The checkpoint {folder} does not fit this config ({differences}); use another "
-            "--workdir or the config that it was made with."
-        )
     try:
-        return found and checkpoints.restore(step, args=ocp.args.StandardRestore(target))
+        found = checkpoints.item_metadata(step)
+        differences = _differences(_shapes(target), _shapes(found.tree))
+        if not differences:
+            return checkpoints.restore(step, args=ocp.args.StandardRestore(target))
     except Exception as error:  # damage shows as errors of every kind
         logging.warning("The checkpoint %s cannot be read: %s", folder, _first_line(error))
         return None
+    raise UserError(
+        f"The checkpoint {folder} does not fit this config ({differences}); use another --workdir "
+        "or the config that it was made with."
+    )
 
 
 def _put_aside(damaged: list[Path]) -> None:
