@@ -20,9 +20,9 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and runs `main`.
 
-    Wrong flags, unknown config keys and every `UserError` are told as `error: ...` on stderr with
-    exit status 2. A run that ends before its work is done exits with status 75: the same command
-    continues it.
+    Wrong flags, unknown config keys, every `UserError` and files that fail are told as `error: ...`
+    on stderr with exit status 2. A run that ends before its work is done exits with status 75: the
+    same command continues it.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save
 
@@ -32,6 +32,8 @@ def run(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except UserError as error:
             _fail(error)
+        except OSError as error:  # a full disk, a folder that vanished
+            _fail(f"{error}. What is saved stays: put that right and run the same command again.")
         except Preempted as error:
             print(error, file=sys.stderr)
             sys.exit(_RUN_AGAIN)

@@ -22,6 +22,17 @@ def test_errors_are_told_and_end_with_status_2(capsys, error, message):
     assert ended.value.code == 2 and capsys.readouterr().err == message
 
 
+def test_a_file_that_fails_is_told(tmp_path):
+    code = "from diffcf_jax import cli; cli.run(lambda argv: open('gone/metrics.jsonl', 'w'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "No such file or directory: 'gone/metrics.jsonl'" in line
+    assert line.endswith("run the same command again.")
+
+
 def test_compiled_programs_are_kept(monkeypatch, tmp_path):
     before = jax.config.jax_compilation_cache_dir
     (tmp_path / "file").write_text("")
