@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="a config of explain.py or train.py")
     parser.add_argument("--originals", type=Path, help="a clone of the paper's repository")
     parser.add_argument("--batch", default="1,4", help="batch sizes, separated by commas")
-    parser.add_argument("--repeats", type=int, default=3, help="timed iterations of each side")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="timed iterations, and whole runs, of each side"
+    )
     parser.add_argument("--images", type=int, default=0, help="images of a whole run; 0: none")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU cores to use")
     parser.add_argument(
@@ -66,10 +68,12 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Runs every side in a process of its own, and in turns one iteration and a timed one of each.
 
+    Whole runs come after that, in turns and as often.
+
     Returns:
         For each side `seconds` and `cpu_seconds` of each iteration, `compile_seconds` (ready to
-        iterate), `peak_bytes` (until then), and for a whole run `each`, seconds a counterfactual,
-        and `each_compiled`, the same without compiling.
+        iterate), `peak_bytes` (of the iterations), and of each whole run `each`, seconds a
+        counterfactual, and `each_compiled`, the same without compiling.
 
     Raises:
         UserError: a side fails.
@@ -89,10 +93,12 @@ def measure(
                 found[name]["cpu_seconds"].append(answer["cpu_seconds"])
         for name, side in sides.items():
             found[name]["peak_bytes"] = side.ask("memory")["result"]
-            if whole_run:
+            found[name] |= {"each": [], "each_compiled": []}
+        for _ in range(repeats if whole_run else 0):
+            for name, side in sides.items():
                 seconds, compiling, finished = side.ask("explain")["result"]
-                found[name]["each"] = seconds / max(finished, 1)
-                found[name]["each_compiled"] = (seconds - compiling) / max(finished, 1)
+                found[name]["each"].append(seconds / max(finished, 1))
+                found[name]["each_compiled"].append((seconds - compiling) / max(finished, 1))
     finally:
         for side in sides.values():
             side.close()
@@ -105,7 +111,7 @@ def table(batch: int, found: Mapping[str, Mapping[str, Any]]) -> str:
     ours, theirs = found["diffcf_jax"], found.get("originals")
 
     def row(label: str, key: str, form: str, scale: float = 1.0) -> None:
-        if key not in ours:
+        if not ours.get(key):
             return
         cells = [_spread(side[key], form, scale) for side in (ours, theirs) if side]
         ratio = f"{_median(theirs[key]) / _median(ours[key]):.2f}" if theirs else ""
