@@ -215,6 +215,13 @@ def test_fewer_slots_when_few_images_are_left(monkeypatch):
     assert statistics.iterations / statistics.slot_iterations > 0.75
 
 
+def test_slots_are_halved_by_what_their_own_steps_take():
+    said, earlier = [], Statistics(seconds=1e6, iterations=100, images=10)
+    jobs = counting_jobs([1, 2, 3, 4, 5, 6, 7, 30])
+    explain(*COUNTING, jobs, 8, statistics=earlier, log=said.append)
+    assert [line.split()[0] for line in said] == ["8"]
+
+
 @pytest.mark.parametrize("program", ["init", "step", "finish"])
 def test_out_of_memory_goes_on_with_half_of_the_slots(program, monkeypatch):
     jobs = counting_jobs([3, 8, 1, 20, 6, 2, 5, 14, 9])
