@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import socket
 import time
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from diffcf_jax.report.files import read_image
 from diffcf_jax.report.log import key_of, read_results
 from tests import explaining
+from tests.pairs import two_environments
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +84,9 @@ def test_kills_lose_and_repeat_nothing(flags, uninterrupted, tmp_path):
 
 def start_two(out, *arguments, second=()):
     """Two processes; `second` are further arguments of process 1 alone."""
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
-    common = {
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-        "JAX_NUM_PROCESSES": "2",
-        "JAX_NUM_CPU_DEVICES": "2",
-    }
     return [
-        explaining.start(out, *arguments, *own, **common, JAX_PROCESS_ID=str(index))
-        for index, own in enumerate(((), second))
+        explaining.start(out, *arguments, *own, **found, JAX_NUM_CPU_DEVICES="2")
+        for own, found in zip(((), second), two_environments(), strict=True)
     ]
 
 

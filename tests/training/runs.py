@@ -2,10 +2,11 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.pairs import two_environments
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -27,13 +28,9 @@ def start(workdir, *arguments, config=TINY, **environment):
 
 def start_two(workdir, *arguments, second=(), **more):
     """Starts a training of two processes; the second one gets some arguments of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = {**more, "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     return [
-        start(workdir, *arguments, *own, **common, JAX_PROCESS_ID=str(index))
-        for index, own in enumerate([(), second])
+        start(workdir, *arguments, *own, **more, **found)
+        for own, found in zip(((), second), two_environments(), strict=True)
     ]
 
 
