@@ -1,7 +1,7 @@
 """The exceptions that the entry points tell in one sentence."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Wrong input, told in one sentence that names the file or key and the remedy.
 
     Entry points print it as `error: ...` to stderr and exit with status 2, without a traceback.

@@ -21,6 +21,7 @@ from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import strict_json
 from diffcf_jax.inputs import (
     abstract_networks,
     check_seed,
@@ -30,19 +31,17 @@ from diffcf_jax.inputs import (
     parse_targets,
 )
 from diffcf_jax.preemption import termination
-from diffcf_jax.report.files import strict_json
+from diffcf_jax.progress import Progress
 from diffcf_jax.report.html import write_report
-from diffcf_jax.report.log import read_results, result_key, write_results
-from diffcf_jax.report.progress import Progress
-from diffcf_jax.report.results import ResultWriter
-from diffcf_jax.report.summary import (
+from diffcf_jax.results.log import read_results, result_key, write_results
+from diffcf_jax.results.summary import (
     engine_figures,
     environment,
     read_engine_figures,
     summarise,
     write_summary,
 )
-from diffcf_jax.report.workdir import (
+from diffcf_jax.results.workdir import (
     check_complete,
     check_config,
     check_shared,
@@ -51,6 +50,7 @@ from diffcf_jax.report.workdir import (
     start_over,
     write_config,
 )
+from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.units import Unit, unit_of
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffcf_jax.data.squares import Squares
-from diffcf_jax.report.files import encode_png
+from diffcf_jax.files import encode_png
 
 ROOT = Path(__file__).resolve().parents[1]
 UNET = "config.network.model"

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from diffcf_jax.report.files import read_image
-from diffcf_jax.report.log import key_of, read_results
+from diffcf_jax.files import read_image
+from diffcf_jax.results.log import key_of, read_results
 from tests import explaining
 from tests.pairs import two_environments
 

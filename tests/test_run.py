@@ -13,9 +13,9 @@ from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.engine import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
-from diffcf_jax.report.log import read_results
-from diffcf_jax.report.results import ResultWriter
-from diffcf_jax.report.workdir import locked
+from diffcf_jax.results.log import read_results
+from diffcf_jax.results.workdir import locked
+from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
 from tests import tiny

@@ -9,7 +9,7 @@ import jax
 def checkpoint_step(step: Callable[..., Any], remat: bool) -> Callable[..., Any]:
     """Prepares one step of a `jax.lax.scan` for the backward pass.
 
-    The kernels that `models.same_conv` flips and transforms are kept in any case: they are
+    The kernels that `models.cpu.same_conv` flips and transforms are kept in any case: they are
     the same in every step, so that the loop gets them from outside.
 
     Args:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from diffcf_jax.models.attention import attention
-from diffcf_jax.models.materialize import materialize
-from diffcf_jax.models.same_conv import same_conv
+from diffcf_jax.models.cpu.attention import attention
+from diffcf_jax.models.cpu.materialize import materialize
+from diffcf_jax.models.cpu.same_conv import same_conv
 
 Array = jax.Array
 

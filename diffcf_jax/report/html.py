@@ -16,10 +16,10 @@ from typing import Any
 from PIL import Image
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import read_image, strict_json, write_file
 from diffcf_jax.report.figures import curve_svg, overview_svg
-from diffcf_jax.report.files import read_image, strict_json, write_file
-from diffcf_jax.report.log import RESULTS, read_results
-from diffcf_jax.report.summary import Interval, distance
+from diffcf_jax.results.log import RESULTS, read_results
+from diffcf_jax.results.summary import Interval, distance
 
 # Images up to this size are embedded as they are and enlarged with sharp pixels; larger ones
 # are embedded as thumbnails of at most _THUMBNAIL pixels, to keep the page small.

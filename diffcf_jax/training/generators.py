@@ -18,8 +18,8 @@ from diffcf_jax.diffusion.schedule import (
     training_target,
 )
 from diffcf_jax.errors import UserError
+from diffcf_jax.models.cpu.materialize import materialize
 from diffcf_jax.models.layers import avg_pool
-from diffcf_jax.models.materialize import materialize
 
 Array = jax.Array
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.models.materialize import materialize
+from diffcf_jax.models.cpu.materialize import materialize
 
 Array = jax.Array
 

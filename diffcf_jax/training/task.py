@@ -17,7 +17,7 @@ from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.loader import note_skipped, read_rows
 from diffcf_jax.data.open import open_training_data
 from diffcf_jax.errors import UserError
-from diffcf_jax.report.workdir import fingerprint
+from diffcf_jax.results.workdir import fingerprint
 from diffcf_jax.sampling import code_channels
 from diffcf_jax.training.augment import OPTIONS, augment
 from diffcf_jax.training.latent import Codes, encode

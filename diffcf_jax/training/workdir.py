@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint import store
 from diffcf_jax.errors import UserError
-from diffcf_jax.report.files import write_file
-from diffcf_jax.report.log import RESULTS
+from diffcf_jax.files import write_file
+from diffcf_jax.results.log import RESULTS
 from diffcf_jax.training.progress import last_evaluation
 from diffcf_jax.training.state import TrainState
 

@@ -18,10 +18,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from diffcf_jax import cli
-from eval.diagnose.diffae import Autoencoder, check_codes, check_steps, check_swap
-from eval.diagnose.page import Finding, format_finding, write_page
-from eval.diagnose.subject import Subject, open_subject
-from eval.diagnose.tau import check_tau
+
+from .diffae import Autoencoder, check_codes, check_steps, check_swap
+from .page import Finding, format_finding, write_page
+from .subject import Subject, open_subject
+from .tau import check_tau
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A config of explain.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the page and the pictures go.")

@@ -12,8 +12,9 @@ from diffcf_jax.diffusion import ddim
 from diffcf_jax.diffusion.schedule import Diffusion, respace
 from diffcf_jax.errors import UserError
 from diffcf_jax.sampling import render
-from eval.diagnose.page import Finding, Plot, Table
-from eval.diagnose.subject import Subject
+
+from .page import Finding, Plot, Table
+from .subject import Subject
 
 Array = jax.Array
 

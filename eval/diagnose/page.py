@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from diffcf_jax.files import encode_png, strict_json, write_file
 from diffcf_jax.report.figures import ticks
-from diffcf_jax.report.files import encode_png, strict_json, write_file
 
 Points = Sequence[tuple[float, float]]
 

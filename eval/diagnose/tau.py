@@ -11,8 +11,9 @@ import tqdm
 from diffcf_jax.diffusion.ddpm import p_mean_variance
 from diffcf_jax.diffusion.schedule import Diffusion, q_sample, respace
 from diffcf_jax.errors import UserError
-from eval.diagnose.page import Finding, Plot, Table
-from eval.diagnose.subject import Subject
+
+from .page import Finding, Plot, Table
+from .subject import Subject
 
 Array = jax.Array
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from eval.parity import (
+from . import (
     ac_re,
     ac_re_terms,
     diffae_re,
@@ -26,7 +26,7 @@ from eval.parity import (
     squares,
     unet,
 )
-from eval.parity.golden import Check, Golden, Row
+from .golden import Check, Golden, Row
 
 # By config.json's "kind", and by the folder's name where that is unknown.
 CHECKS: dict[str, tuple[str, Check]] = {

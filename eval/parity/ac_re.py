@@ -15,9 +15,10 @@ from diffcf_jax.counterfactual.ac_re import ACRE, pgd_update
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
 from diffcf_jax.diffusion.ddpm import noise_and_denoise, p_mean_variance
 from diffcf_jax.diffusion.schedule import q_sample
-from eval.parity.diffusion import original_diffusion
-from eval.parity.golden import FLOAT32_ERROR, Golden, loss_error, prediction_error
-from eval.parity.networks import load_original, load_regressor
+
+from .diffusion import original_diffusion
+from .golden import FLOAT32_ERROR, Golden, loss_error, prediction_error
+from .networks import load_original, load_regressor
 
 Array = jax.Array
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from diffcf_jax.counterfactual.ac_re import pgd_update
 from diffcf_jax.counterfactual.losses import l1, l2
-from eval.parity.ac_re import masks_of
-from eval.parity.golden import Golden
+
+from .ac_re import masks_of
+from .golden import Golden
 
 Array = jax.Array
 

@@ -11,8 +11,9 @@ from diffcf_jax.counterfactual.losses import DISTANCES
 from diffcf_jax.diffusion import ddim
 from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.models.diffae import DiffAE
-from eval.parity.golden import Golden
-from eval.parity.networks import compare_frequencies, load_original, load_regressor
+
+from .golden import Golden
+from .networks import compare_frequencies, load_original, load_regressor
 
 Array = jax.Array
 

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 
 from diffcf_jax.counterfactual.types import select
-from eval.parity.diffae import Distance, Original, check_autoencoder, check_networks
-from eval.parity.golden import FLOAT32_ERROR, Golden, loss_error, prediction_error
+
+from .diffae import Distance, Original, check_autoencoder, check_networks
+from .golden import FLOAT32_ERROR, Golden, loss_error, prediction_error
 
 Array = jax.Array
 

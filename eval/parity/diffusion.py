@@ -17,7 +17,8 @@ from diffcf_jax.diffusion.schedule import (
     q_posterior_mean,
     q_sample,
 )
-from eval.parity.golden import Golden
+
+from .golden import Golden
 
 CONSTANTS = (
     "betas",

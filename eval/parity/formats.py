@@ -6,7 +6,8 @@ import numpy as np
 
 from diffcf_jax.checkpoint.convert import import_network
 from diffcf_jax.checkpoint.torch_reader import read_state_dict
-from eval.parity.golden import Golden
+
+from .golden import Golden
 
 # Larger arrays are recorded by their sum, first and last value.
 SUMMARISED = 2000

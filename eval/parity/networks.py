@@ -10,7 +10,8 @@ import numpy as np
 from diffcf_jax.checkpoint.convert import import_network
 from diffcf_jax.checkpoint.network import Network, build_module
 from diffcf_jax.models.layers import timestep_embedding
-from eval.parity.golden import Golden
+
+from .golden import Golden
 
 
 def load_original(

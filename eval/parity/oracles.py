@@ -8,8 +8,9 @@ import numpy as np
 
 from diffcf_jax.models.caffe_resnet import mnac_input, vggface2_input
 from diffcf_jax.models.resize import resize_bicubic, resize_bilinear
-from eval.parity.golden import Golden, nchw
-from eval.parity.networks import load_original
+
+from .golden import Golden, nchw
+from .networks import load_original
 
 Array = jax.Array
 

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from eval.parity.golden import FLOAT32_ERROR, Golden, loss_error, prediction_error
-from eval.parity.networks import load_regressor
+from .golden import FLOAT32_ERROR, Golden, loss_error, prediction_error
+from .networks import load_regressor
 
 Array = jax.Array
 

@@ -11,7 +11,8 @@ from diffcf_jax.data.squares import (
     mirror_target,
     render_square,
 )
-from eval.parity.golden import Golden
+
+from .golden import Golden
 
 
 def check(golden: Golden) -> None:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffcf_jax.models.layers import timestep_embedding
-from eval.parity.golden import Golden, nchw
-from eval.parity.networks import compare_frequencies, load_original
+
+from .golden import Golden, nchw
+from .networks import compare_frequencies, load_original
 
 
 def check(golden: Golden) -> None:

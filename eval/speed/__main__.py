@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from diffcf_jax.errors import UserError
-from eval.speed.job import write_job, write_training
+
+from .job import write_job, write_training
 
 SIDES = {"diffcf_jax": "eval.speed.ours", "originals": "eval.speed.originals"}
 

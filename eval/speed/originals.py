@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from diffcf_jax.errors import UserError
-from eval.speed.job import read_job, serve
+
+from .job import read_job, serve
 
 
 def prepare(

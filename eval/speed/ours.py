@@ -20,7 +20,8 @@ from diffcf_jax.training.initial import initial_variables
 from diffcf_jax.training.objectives import make_objective
 from diffcf_jax.training.state import create_state, make_optimizer, make_update
 from diffcf_jax.training.task import make_module, to_unit
-from eval.speed.job import read_job, serve
+
+from .job import read_job, serve
 
 STEPS = 100_000  # the length of the training, which sets the schedule
 

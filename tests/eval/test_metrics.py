@@ -15,8 +15,8 @@ from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares, inner_mask
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import read_image
 from diffcf_jax.report import ResultWriter, read_results, summarise, write_summary
-from diffcf_jax.report.files import read_image
 from eval.metrics import BATCH_SIZE, evaluate, format_table, load_regressor, measure, square_metrics
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "squares" / "io.npz"

@@ -8,7 +8,7 @@ import pytest
 
 from diffcf_jax.data.labelled import is_held_out
 from diffcf_jax.data.loader import batch_rows
-from diffcf_jax.report.files import encode_png
+from diffcf_jax.files import encode_png
 from tests.training.runs import TINY, curve, finish, start, start_two
 
 STEPS = "--config.steps=4"

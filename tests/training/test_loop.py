@@ -11,8 +11,8 @@ from diffcf_jax.checkpoint.network import build_module
 from diffcf_jax.checkpoint.store import load_network, save_network
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import encode_png
 from diffcf_jax.flops import count_flops
-from diffcf_jax.report.files import encode_png
 from diffcf_jax.sampling import sample_images
 from diffcf_jax.training.initial import initial_variables
 from diffcf_jax.training.loop import train

@@ -10,7 +10,7 @@ import pytest
 
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.errors import Preempted, UserError
-from diffcf_jax.report.files import encode_png
+from diffcf_jax.files import encode_png
 from diffcf_jax.training import loop
 from diffcf_jax.training.loop import train
 from tests import tiny

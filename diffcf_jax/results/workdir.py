@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.report.files import cannot_write, make_folder, strict_json, write_file
-from diffcf_jax.report.log import (
+from diffcf_jax.files import cannot_write, make_folder, strict_json, write_file
+from diffcf_jax.results.log import (
     RESULTS,
     key_of,
     log_path,

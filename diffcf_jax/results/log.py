@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.report.files import strict_json, write_file
+from diffcf_jax.files import strict_json, write_file
 
 RESULTS = "results.jsonl"
 

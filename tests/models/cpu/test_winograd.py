@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffcf_jax.diffusion.remat import checkpoint_step, without_gradient
-from diffcf_jax.models import winograd
-from diffcf_jax.models.same_conv import same_conv
+from diffcf_jax.models.cpu import winograd
+from diffcf_jax.models.cpu.same_conv import same_conv
 
 SIZE = st.integers(1, 4)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from diffcf_jax.report.summary import bootstrap_mean, environment, summarise, write_summary
+from diffcf_jax.results.summary import bootstrap_mean, environment, summarise, write_summary
 
 
 def row(**changes):

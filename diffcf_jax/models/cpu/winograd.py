@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from diffcf_jax.models.materialize import materialize
+from diffcf_jax.models.cpu.materialize import materialize
 
 Array = jax.Array
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax.diffusion.remat import checkpoint_step
-from diffcf_jax.models.same_conv import same_conv
+from diffcf_jax.models.cpu.same_conv import same_conv
 
 
 def normal(seed, *shape):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from diffcf_jax.models import winograd
+from diffcf_jax.models.cpu import winograd
 
 Array = jax.Array
 
@@ -20,9 +20,9 @@ def same_conv(x: Array, kernel: Array) -> Array:
     JAX's own leaves the transposition to the convolution; XLA's CPU compiler has a fast program
     for that outside of loops only, and inside the loops of a diffusion chain one three times
     slower. Where it is differentiated on a CPU, convolutions of many channels are done by
-    `models.winograd`, and the gradient in the kernel is one large product instead of a convolution
-    with a kernel as large as the image. `diffusion.remat` lets a loop flip and transform its
-    kernels once.
+    `models.cpu.winograd`, and the gradient in the kernel is one large product instead of a
+    convolution with a kernel as large as the image. `diffusion.remat` lets a loop flip and
+    transform its kernels once.
 
     Args:
         x: [B, H, W, C].

@@ -23,8 +23,7 @@ import numpy as np
 
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
-from diffcf_jax.report.figures import heatmap
-from diffcf_jax.report.files import (
+from diffcf_jax.files import (
     cannot_write,
     encode_png,
     is_whole_png,
@@ -33,7 +32,8 @@ from diffcf_jax.report.files import (
     to_uint8,
     write_file,
 )
-from diffcf_jax.report.log import key_of, log_path, read_results, result_key, write_results
+from diffcf_jax.report.figures import heatmap
+from diffcf_jax.results.log import key_of, log_path, read_results, result_key, write_results
 
 if TYPE_CHECKING:
     from diffcf_jax.counterfactual.types import Counterfactual

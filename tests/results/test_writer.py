@@ -15,10 +15,10 @@ import pytest
 
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import read_image, strict_json, to_uint8
 from diffcf_jax.report.figures import heatmap
-from diffcf_jax.report.files import read_image, strict_json, to_uint8
-from diffcf_jax.report.log import read_results, result_key, write_results
-from diffcf_jax.report.results import ResultWriter
+from diffcf_jax.results.log import read_results, result_key, write_results
+from diffcf_jax.results.writer import ResultWriter
 
 
 def make_record(id=0, name="a.png", mask=None):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.models.materialize import materialize
+from diffcf_jax.models.cpu.materialize import materialize
 
 
 def normal(seed, *shape):

@@ -1,0 +1,1 @@
+"""Results on disk: images, log, summary and the folder that holds them."""
