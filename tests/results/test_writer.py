@@ -295,7 +295,7 @@ def test_workdir_that_cannot_be_made(tmp_path):
 _ENDLESS = """
 import sys
 sys.path[:0] = sys.argv[2:]
-from test_results import ResultWriter, make_counterfactual, make_record
+from test_writer import ResultWriter, make_counterfactual, make_record
 names = [f"{i}.png" for i in range(100_000)]
 with ResultWriter(sys.argv[1], names) as writer:
     for i, name in enumerate(names):
