@@ -1,14 +1,13 @@
 """How the entry points start and fail: one sentence and an exit status, never a traceback."""
 
 import ctypes
-import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from absl import app, flags, logging
 
+from diffcf_jax.cache import keep_compiled_programs
 from diffcf_jax.errors import Preempted, UserError
 
 _RUN_AGAIN = 75  # EX_TEMPFAIL
@@ -28,7 +27,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     def guarded(argv: list[str]) -> None:
         try:
-            _keep_compiled_programs()
+            keep_compiled_programs()
             main(argv)
         except UserError as error:
             _fail(error)
@@ -73,22 +72,6 @@ def keep_memory() -> None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
         mallopt(_ARENA_MAX, 1)
-
-
-def _keep_compiled_programs() -> None:
-    """Keeps compiled programs in the user's cache folder, where JAX is not told of another one."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "diffcf_jax" / "xla"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _fail(error: Exception | str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import numbers
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import numpy as np
 from diffcf_jax.checkpoint.convert import describe_unconverted
 from diffcf_jax.checkpoint.network import REGRESSORS, Network, abstract_variables, build_module
 from diffcf_jax.checkpoint.store import load_network, read_description
+from diffcf_jax.counterfactual.methods import method_options
+from diffcf_jax.counterfactual.options import OptionError, Options
 from diffcf_jax.data.celeba_hq import CelebAHQ
 from diffcf_jax.data.folder import ImageFolder
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 
 Config = Mapping[str, Any]
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def load_networks(
@@ -67,25 +71,44 @@ def _check_pair(generator_net: Network, regressor_net: Network) -> None:
         )
 
 
-def parse_targets(text: str) -> list[float]:
-    """Reads "0.2,0.8"; a number that is there twice, in float32, counts once.
+def parse_method(config: Config) -> Options:
+    """Return the options of `config.method`, whose `name` says of which method.
 
     Raises:
-        UserError: a part is not a finite number.
+        UserError: the name or an option is unknown, or a value is out of its range.
+    """
+    options = {key: value for key, value in config.items() if key != "name"}
+    with naming_option():
+        return method_options(config.get("name", ""), options)
+
+
+@contextlib.contextmanager
+def naming_option() -> Iterator[None]:
+    """Name the options of a method as the command line has them."""
+    try:
+        yield
+    except OptionError as error:
+        raise UserError(f"config.method.{error}") from None
+
+
+def parse_targets(text: str) -> list[float]:
+    """Read "0.2,0.8"; a number that is there twice, in float32, counts once.
+
+    Raises:
+        UserError: a part is not a number that is finite in float32.
     """
     parts = [part.strip() for part in str(text).strip("()[] ").split(",") if part.strip()]
     targets = {}
     for part in parts:
-        try:
-            target = float(part)
-        except ValueError:
-            target = math.nan
-        targets.setdefault(np.float32(target), target)
-        if not math.isfinite(target):
+        target = float(part) if _NUMBER.fullmatch(part) else math.nan
+        with np.errstate(over="ignore"):
+            rounded = np.float32(target)
+        if not np.isfinite(rounded):
             raise UserError(
-                f"config.targets has '{part}', which is not a finite number; "
+                f"config.targets has '{part}', which is not a finite number in float32; "
                 "give numbers separated by commas, such as 0.2,0.8."
             )
+        targets.setdefault(rounded, target)
     return list(targets.values())
 
 

@@ -10,24 +10,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.aot import Estimate, compile_only
-from diffcf_jax.counterfactual.build import build_method
-from diffcf_jax.counterfactual.engine import Finished, Job, Statistics, explain_all
-from diffcf_jax.counterfactual.types import Method
+from diffcf_jax.counterfactual.batching import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
+from diffcf_jax.explainer import Explainer
+from diffcf_jax.explanation import is_finite, not_finite, stop_reason
 from diffcf_jax.files import strict_json
 from diffcf_jax.inputs import (
     abstract_networks,
-    check_seed,
     load_networks,
+    naming_option,
     open_data,
     parse_batch_size,
+    parse_method,
     parse_targets,
 )
 from diffcf_jax.preemption import termination
@@ -51,7 +53,7 @@ from diffcf_jax.results.workdir import (
     write_config,
 )
 from diffcf_jax.results.writer import ResultWriter
-from diffcf_jax.units import Unit, unit_of
+from diffcf_jax.units import unit_of
 
 
 def run(
@@ -74,12 +76,12 @@ def run(
 
     Args:
         workdir: gets results.jsonl, images, summary.json, summary.csv and report.html.
-        method: `name` and the options of `build_method`.
+        method: `name`, "ac-re" or "diffae-re", and its options, see `ACRE` and `DiffAERE`.
         generator: `checkpoint`, a network directory.
         regressor: `checkpoint`, a network directory.
         data: `name`, `path`, `limit`, `convert`.
         targets: numbers separated by commas, in the label's unit; "" takes the data set's own.
-        batch_size: images that a process works on at a time, or "auto", see `explain_all`.
+        batch_size: images that a process works on at a time, or "auto", see `Explainer`.
         seed: of all randomness.
         oracle: `checkpoint` of a second regressor; only recorded, for `eval.metrics`.
         from_scratch: remove the results that the workdir holds first.
@@ -100,16 +102,16 @@ def run(
     }  # fmt: skip
     statistics = Statistics()
     with _stops() as check:
-        config["batch_size"] = slots = parse_batch_size(batch_size)
-        check_seed(seed)
+        config["batch_size"] = parse_batch_size(batch_size)
         wanted = parse_targets(targets)
         networks = load_networks(generator, regressor, oracle)
-        built, params, unit, image_size = _build(method, *networks, regressor)
+        explainer = _explainer(method, *networks, regressor, config["batch_size"], seed)
+        unit = explainer.unit
         config["regressor"]["unit"] = unit.name  # of all values in the results
-        records = open_data(data, image_size)
+        records = open_data(data, explainer.image_size)
         if isinstance(records, ImageFolder):
             refuse_inside(records.path, workdir)
-        fingerprints = {role: fingerprint(variables) for role, variables in params.items()}
+        fingerprints = {role: fingerprint(tree) for role, tree in explainer.params.items()}
         made_with = {**config, "networks": fingerprints}
         with (
             _folder(workdir, made_with, from_scratch),
@@ -122,20 +124,19 @@ def run(
             done = len(records.names) * max(1, len(wanted)) - len(todo)
             bounds = done, done + len(share)
             with Progress(*bounds, silent=parallel.process_index() > 0) as progress:
-
-                def on_step(misses: np.ndarray) -> None:
-                    progress.on_step(unit.scale * misses)
-                    check()
-
-                def save(finished: Finished) -> None:
-                    _save(writer, finished, unit, method["threshold"])
-
-                jobs = _jobs(records, share, unit, writer, progress, check)
-                results = explain_all(
-                    built, params, jobs, slots, seed, on_step, len(share), statistics, progress.tell
-                )
-                _save_all(results, save, progress)
-            parts = parallel.gather("all is done", dataclasses.asdict(statistics), check)
+                if wanted:
+                    progress.tell(f"Targets: {_list(wanted)} {unit.name or ''}".rstrip())
+                jobs = _jobs(records, share, writer, progress, check)
+                save = _saver(writer, explainer)
+                for event in _save_all(explainer.stream(jobs, len(share), check), save):
+                    statistics = statistics.add(event)
+                    _show(progress, event)
+            peak = parallel.peak_flops(jax.local_devices()[0])
+            figures = {
+                **dataclasses.asdict(statistics),
+                "peak_flops": peak and peak * jax.local_device_count(),
+            }
+            parts = parallel.gather("all is done", figures, check)
             report = workdir / "report.html"
             if parallel.process_index() > 0:
                 return report, []
@@ -171,26 +172,30 @@ def compile_for(
         UserError: the config, a checkpoint or the topology does not serve.
     """
     slots = parse_batch_size(batch_size)
-    networks = abstract_networks(generator, regressor)
-    built, params, _, size = _build(method, *networks, regressor)
-    shape = (size, size, 3)
+    generator_net, regressor_net = abstract_networks(generator, regressor)
+    with naming_option():
+        built = parse_method(method).bind(generator_net, regressor_net.module.apply)
+    params = {"generator": generator_net.variables, "regressor": regressor_net.variables}
+    size = generator_net.description["image_size"]
+    slots = 1 if slots == "auto" else slots
     precision = method.get("precision", "float32")
-    return compile_only(built, params, shape, 1 if slots == "auto" else slots, topology, precision)
+    return compile_only(built, params, (size, size, 3), slots, topology, precision)
 
 
-def _build(
+def _explainer(
     method: Mapping[str, Any],
     generator_net: Network,
     regressor_net: Network,
     regressor: Mapping[str, Any],
-) -> tuple[Method, dict[str, Any], Unit, int]:
-    """The method, its params, the unit of the regressor and the size of the images."""
+    batch_size: int | str,
+    seed: int,
+) -> Explainer:
+    options = parse_method(method)
     unit = unit_of(regressor_net.description, regressor)
-    options = {key: value for key, value in method.items() if key != "name"}
-    options["threshold"] /= unit.scale
-    built = build_method(method["name"], generator_net, regressor_net.module.apply, options)
-    params = {"generator": generator_net.variables, "regressor": regressor_net.variables}
-    return built, params, unit, generator_net.description["image_size"]
+    with naming_option():
+        return Explainer(
+            generator_net, regressor_net, options, unit=unit, batch_size=batch_size, seed=seed
+        )
 
 
 @contextlib.contextmanager
@@ -262,7 +267,6 @@ def _check_same_work(keys: Sequence[tuple[str, float | None]], check: Callable[[
 def _jobs(
     records: Any,
     todo: Sequence[tuple[int, float | None]],
-    unit: Unit,
     writer: ResultWriter,
     progress: Progress,
     check: Callable[[], None],
@@ -285,36 +289,49 @@ def _jobs(
             record = None
             continue
         image = record.image.astype(np.float32) / 255
-        yield Job(record.id, image, unit.normalise(target), (record, target))
+        yield Job(record.id, image, target, record)
 
 
-def _save_all(
-    results: Iterator[Finished], save: Callable[[Finished], None], progress: Progress
-) -> None:
-    """Threads save each result while the next ones are computed."""
+def _save_all(events: Iterator[Event], save: Callable[[Finished], None]) -> Iterator[Event]:
+    """Passes events on; threads save each result while the next ones are computed."""
     saves: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(4) as threads:
-        for finished in results:
-            saves.append(threads.submit(save, finished))
-            progress.finished(bool(finished.counterfactual.success))
+        for event in events:
+            if isinstance(event, Finished):
+                saves.append(threads.submit(save, event))
+            yield event
             while saves and saves[0].done():
                 saves.popleft().result()  # a full disk stops the run
         for pending in saves:
             pending.result()
 
 
-def _save(writer: ResultWriter, finished: Finished, unit: Unit, threshold: float) -> None:
-    found = unit.denormalise_result(finished.counterfactual)
-    record, target = finished.job.tag
-    values = [found.image, found.reconstruction, found.y_final, found.y_initial]
-    if not all(np.isfinite(value).all() for value in values):
-        message = f"{record.name} leads to a value that is not finite."
-        writer.save_error(record.id, record.name, target, message)
-        return
-    reason = None
-    if not found.success:
-        reason = (
-            f"the saved image misses the target by more than {threshold:g} "
-            f"{unit.name + ' ' if unit.name else ''}after {int(found.iterations)} iterations"
-        )
-    writer.save(record, target, found, finished.seconds, reason, unit.name)
+def _saver(writer: ResultWriter, explainer: Explainer) -> Callable[[Finished], None]:
+    unit, threshold = explainer.unit, explainer.method.threshold
+
+    def save(finished: Finished) -> None:
+        job, found = finished.job, finished.counterfactual
+        record: Record = job.tag
+        if not is_finite(found):
+            writer.save_error(record.id, record.name, job.target, not_finite(record.name))
+            return
+        reason = stop_reason(found, threshold, unit)
+        writer.save(record, job.target, found, finished.seconds, reason, unit.name)
+
+    return save
+
+
+def _show(progress: Progress, event: Event) -> None:
+    match event:
+        case Compiled(programs, retry):
+            if retry:
+                progress.tell("Out of memory: the run goes on with fewer slots.")
+            progress.tell(programs.describe())
+        case Stepped(misses):
+            progress.on_step(misses)
+        case Finished():
+            progress.finished(bool(event.counterfactual.success))
+
+
+def _list(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)

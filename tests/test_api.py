@@ -1,10 +1,19 @@
+"""The Python interface: Explainer, Explanation and explain."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import diffcf_jax
-from diffcf_jax.checkpoint.store import load_network
-from diffcf_jax.errors import UserError
+from diffcf_jax import ACRE, DiffAERE, Explainer, Explanation, Unit, UserError, load_network
+from diffcf_jax.counterfactual.closure import hoist_constants
+from diffcf_jax.explanation import stop_reason
 from tests import tiny
+
+OPTIONS = {"iterations": 15, "step_size": 0.02, "tau": 2}
 
 
 def mean_red(images):
@@ -16,46 +25,214 @@ def generator(tmp_path_factory):
     return load_network(tiny.save(tmp_path_factory.mktemp("ddpm") / "network", tiny.DDPM))
 
 
-OPTIONS = {"iterations": 15, "step_size": 0.02, "tau": 2, "threshold": 0.02}
+@pytest.fixture(scope="module")
+def diffae(tmp_path_factory):
+    return load_network(tiny.save(tmp_path_factory.mktemp("diffae") / "network", tiny.DIFFAE))
 
 
-def test_any_function_is_a_regressor(generator):
-    images = np.random.default_rng(0).uniform(0.2, 0.6, (3, 64, 64, 3)).astype(np.float32)
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(0.2, 0.6, (3, 64, 64, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def explainer(generator):
+    return Explainer(generator, mean_red, ACRE(threshold=0.02, **OPTIONS), batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def explanation(explainer, images):
+    return explainer.explain(images, [0.4, 0.5, 0.3])
+
+
+def test_any_function_is_a_regressor(explanation, images):
+    assert explanation.image.shape == images.shape and explanation.success.all()
+    np.testing.assert_allclose(explanation.y_final, [0.4, 0.5, 0.3], atol=0.02)
+    np.testing.assert_allclose(explanation.y_initial, mean_red(images), atol=1e-5)
+    np.testing.assert_allclose(mean_red(explanation.image), explanation.y_final, atol=1e-5)
+    assert explanation.reason == (None, None, None) and explanation.names[0] == "0000"
+    assert (explanation.seconds > 0).all() and len(explanation) == 3
+    assert repr(explanation) == "Explanation(3 images of 64 pixels, 3 reach their target)"
+
+
+def test_a_second_call_compiles_nothing(explainer, explanation, images):
+    seen = []
+    with jax.log_compiles(False):
+        before = dict(explainer._engine._compiled)
+        again = explainer.explain(images, [0.4, 0.5, 0.3], on_progress=seen.append)
+    assert explainer._engine._compiled == before
+    assert np.array_equal(again.image, explanation.image)
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert (seen[-1].done, seen[-1].total, seen[-1].successes) == (3, 3, 3)
+    assert 0 <= seen[-1].distance < 0.3
+
+
+def test_one_line(generator, explanation, images):
     results = diffcf_jax.explain(
-        images, [0.4, 0.5, 0.3], generator=generator, regressor=mean_red, batch_size=2, **OPTIONS
+        images, [0.4, 0.5, 0.3], generator=generator, regressor=(lambda v, x: v * mean_red(x), 1.0),
+        method="ac-re", threshold=0.02, batch_size=3, **OPTIONS,
+    )  # fmt: skip
+    np.testing.assert_allclose(results.image, explanation.image, atol=1.01 / 255)
+
+
+def test_diffae_re_and_auto(diffae, images):
+    method = DiffAERE(inversion_steps=5, decode_steps=2, iterations=3, threshold=1.0)
+    explainer = Explainer(diffae, mean_red, method, batch_size="auto")
+    results = explainer.explain(images[:1], 0.5)
+    assert results.success.all() and results.iterations[0] == 1
+    np.testing.assert_allclose(
+        results.y_reconstruction, mean_red(results.reconstruction), atol=1e-5
     )
-    assert results.image.shape == images.shape and results.success.all()
-    np.testing.assert_allclose(results.y_final, [0.4, 0.5, 0.3], atol=0.02)
-    np.testing.assert_allclose(results.y_initial, mean_red(images), atol=1e-5)
-    np.testing.assert_allclose(mean_red(results.image), results.y_final, atol=1e-5)
 
 
-def test_a_network_is_a_regressor(generator, tmp_path):
-    regressor = load_network(tiny.save(tmp_path / "regressor", tiny.REGRESSOR))
-    images = np.full((1, 64, 64, 3), 0.5, np.float32)
-    y = float(regressor.module.apply(regressor.variables, images)[0])
-    results = diffcf_jax.explain(images, y, generator=generator, regressor=regressor, **OPTIONS)
-    assert results.success.all() and results.y_final[0] == pytest.approx(y, abs=0.02)
+def test_values_are_in_the_unit_of_a_trained_regressor(generator, images, tmp_path):
+    """The network predicts (y - 40) / 20; targets, thresholds and results are in years."""
+    description = {**tiny.REGRESSOR, "unit": "years", "mean": 40.0, "scale": 20.0}
+    regressor = load_network(tiny.save(tmp_path / "regressor", description))
+    raw = np.asarray(regressor.module.apply(regressor.variables, images[:1]))
+    explainer = Explainer(generator, regressor, ACRE(threshold=5.0, **OPTIONS), batch_size=1)
+    years = explainer.explain(images[:1], 40 + 20 * raw[0] + 1)
+    np.testing.assert_allclose(years.y_initial, 40 + 20 * raw, atol=1e-3)
+    assert years.success.all() and abs(years.y_final[0] - years.target[0]) <= 5
+    np.testing.assert_allclose(years.curve[0, 0], years.y_initial[0], atol=10)
+    regressor = dataclasses.replace(regressor, description=tiny.REGRESSOR)
+    explainer = Explainer(generator, regressor, ACRE(threshold=0.25, **OPTIONS), batch_size=1)
+    plain = explainer.explain(images[:1], raw[0] + 0.05)
+    assert np.array_equal(plain.image, years.image)  # the same search, told in another unit
+    one = diffcf_jax.explain(
+        images[:1], 1e6, generator=generator, regressor=mean_red, unit=Unit("cm"),
+        method=ACRE(tau=1, iterations=1),
+    )  # fmt: skip
+    assert one.reason[0].startswith(
+        "the saved image misses the target by more than 0.05 cm after 1"
+    )
 
 
-def test_wrong_arguments(generator):
+def test_saved_and_loaded(explanation, images, tmp_path):
+    report = explanation.report(tmp_path / "out")
+    assert report.name == "report.html" and "0002" in report.read_text()
+    loaded = Explanation.load(tmp_path / "out")
+    for field in dataclasses.fields(Explanation):
+        before, after = getattr(explanation, field.name), getattr(loaded, field.name)
+        if field.name in ("names", "reason"):
+            assert before == after
+        elif field.name == "curve":
+            steps = after.shape[1]
+            np.testing.assert_array_equal(before[:, :steps], after)
+            assert np.isnan(before[:, steps:]).all()
+        elif field.name == "seconds":
+            np.testing.assert_allclose(before, after, atol=1e-3)
+        elif field.name in ("input", "reconstruction"):  # rounded to 8 bits
+            np.testing.assert_allclose(before, after, atol=0.51 / 255)
+        elif field.name not in ("mask", "config"):
+            np.testing.assert_array_equal(before, after, err_msg=field.name)
+    assert loaded.mask is None and loaded.config["method"]["tau"] == 2
+    explanation.save(tmp_path / "out")  # replaces its own results
+    assert len(Explanation.load(tmp_path / "out")) == 3
+    other = dataclasses.replace(explanation, config={**explanation.config, "seed": 5})
+    with pytest.raises(UserError, match="holds results of another config: seed"):
+        other.save(tmp_path / "out")
+
+
+def test_what_is_not_finite_has_a_reason(generator, diffae, images):
+    def nan_gradient(x):
+        red = x[..., 0].mean((1, 2))
+        return red + 0.0 * jnp.sqrt(red - red)  # 0 * inf in the backward pass
+
+    def huge(x):
+        return 3e38 * x[..., 0].mean((1, 2))
+
+    acre = ACRE(tau=1, iterations=3)
+    diffaere = DiffAERE(inversion_steps=5, decode_steps=2, iterations=3)
+    for network, method in ((generator, acre), (diffae, diffaere)):
+        for regressor, reason in (
+            (nan_gradient, "the gradient of the regressor is not finite after 1 iterations"),
+            (huge, "the gradient of the regressor is not finite after 1 iterations"),
+            (lambda x: jnp.log(-mean_red(x)), "the regressor's prediction is not finite after 1"),
+        ):
+            found = Explainer(network, regressor, method, batch_size=1).explain(images[:1], 0.9)
+            assert found.reason[0].startswith(reason), (method.name, reason)
+            assert np.isfinite(found.image).all() and not found.success.any()
+
+
+def test_weights_of_a_closure_are_no_constants():
+    weights = jax.random.normal(jax.random.key(0), (64 * 64 * 3,))
+
+    @jax.jit
+    def linear(x):
+        return x.reshape(len(x), -1) @ weights
+
+    shape = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    apply, constants = hoist_constants(linear, shape)
+    x = jax.random.uniform(jax.random.key(1), shape.shape)
+    assert np.array_equal(apply(constants, x), linear(x))
+    assert [c.shape for c in constants] == [weights.shape]
+    text = jax.jit(apply).lower(constants, shape).as_text()
+    assert len(text) < 5000 < len(jax.jit(lambda x: linear(x)).lower(shape).as_text())
+
+
+def test_public_names():
+    assert {"Explainer", "Explanation", "ACRE", "DiffAERE", "explain"} <= set(dir(diffcf_jax))
+    assert all(getattr(diffcf_jax, name).__doc__ for name in diffcf_jax.__all__)
+    assert issubclass(UserError, ValueError)
+
+
+def test_wrong_images_targets_and_regressors(generator):
     image = np.full((1, 64, 64, 3), 0.5, np.float32)
     for images, target, regressor, message in (
         (image[0], 0.5, mean_red, r"needs \[B, 64, 64, 3\]"),
         (image[:, :32], 0.5, mean_red, r"needs \[B, 64, 64, 3\]"),
+        ([image[0], image[0, :32]], 0.5, mean_red, "of different sizes"),
+        (["a.png"], 0.5, mean_red, r"needs \[B, 64, 64, 3\]"),
         (image * 255, 0.5, mean_red, "divide uint8 images by 255"),
+        ((image * 255).astype(np.uint8), 0.5, mean_red, "divide uint8 images by 255"),
         (image * np.nan, 0.5, mean_red, "floats in"),
-        (image, np.nan, mean_red, "target holds a value that is not finite"),
+        (image, np.nan, mean_red, "targets holds a value that is not finite"),
+        (image, 1e39, mean_red, "targets holds a value that is not finite in float32"),
+        (image, 1j, mean_red, "targets must be one number, or one for each of 1 images"),
+        (image, "old", mean_red, "targets must be one number"),
         (image, [0.2, 0.5], mean_red, "one number, or one for each of 1 images"),
         (image, 0.5, lambda x: x.mean(), "one number for each"),
-        (image, 0.5, lambda x: x.mean((1, 2)), "one number for each"),
+        (image, 0.5, lambda x: x, "one number for each"),
+        (image, 0.5, lambda x: mean_red(x) > 0.5, "numbers of type bool"),
+        (image, 0.5, lambda x: mean_red(x) + 1j, "numbers of type complex64"),
+        (image, 0.5, "regressor", "regressor is of type str"),
+        (image, 0.5, generator, "regressor is a ddpm; it must be a network of kind resnet or"),
     ):
         with pytest.raises(UserError, match=message):
             diffcf_jax.explain(images, target, generator=generator, regressor=regressor)
+
+
+def test_wrong_arguments(generator, tmp_path):
+    small = {**tiny.REGRESSOR, "image_size": 32}
+    regressor = load_network(tiny.save(tmp_path / "regressor", small))
     for arguments, message in (
         ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1, or auto"),
         ({"batch_size": 2.5}, r"batch_size=2\.5 must be a whole number"),
         ({"seed": -1}, "seed=-1 must be a whole number between 0 and"),
+        ({"generator": "checkpoints/squares_ddpm"}, "generator is of type str.*load_network"),
+        ({"method": "ac"}, "name='ac' is no method"),
+        ({"method": ACRE}, "method=<class .* must be ACRE"),
+        ({"method": ACRE(), "tau": 3}, "tau is an option of the method"),
+        ({"method": DiffAERE()}, "diffae-re needs a generator of kind diffae"),
+        ({"taus": 3}, "taus is no option of ac-re: did you mean tau"),
+        ({"regressor": regressor}, "of 64 pixels and the regressor of 32"),
     ):
+        arguments = {"generator": generator, "regressor": mean_red, **arguments}
         with pytest.raises(UserError, match=message):
-            diffcf_jax.explain(image, 0.5, generator=generator, regressor=mean_red, **arguments)
+            diffcf_jax.explain(np.full((1, 64, 64, 3), 0.5), 0.5, **arguments)
+    with pytest.raises(UserError, match="names must hold a different name for each of 2 images"):
+        Explainer(generator, mean_red).explain(np.full((2, 64, 64, 3), 0.5), 0.5, names=["a", "a"])
+
+
+def test_sentences_of_reasons():
+    @dataclasses.dataclass
+    class Found:
+        success: bool
+        stop: int
+        iterations: int = 7
+
+    assert stop_reason(Found(True, 0), 2, Unit("years")) is None
+    assert stop_reason(Found(False, 1), 2, Unit("years")) == (
+        "the saved image misses the target by more than 2 years after 7 iterations"
+    )

@@ -6,14 +6,33 @@ refinement keeps the original where little changed.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from diffcf_jax.checkpoint.network import Network
+from diffcf_jax.counterfactual.options import (
+    COUNT,
+    NOT_NEGATIVE,
+    ODD,
+    POSITIVE,
+    SHARE,
+    TEXT,
+    OptionError,
+    Options,
+    option,
+)
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
-from diffcf_jax.counterfactual.types import Counterfactual, Regressor, quantize, select
+from diffcf_jax.counterfactual.types import (
+    Counterfactual,
+    Regressor,
+    Stop,
+    quantize,
+    select,
+    stop_code,
+)
 from diffcf_jax.diffusion.ddpm import noise_and_denoise
 from diffcf_jax.diffusion.schedule import Diffusion
 
@@ -51,45 +70,76 @@ class ACREState:
     result: Counterfactual
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ACRE:
-    """The method, with the paper's hyper-parameters for the squares as defaults.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ACRE(Options):
+    """Options of AC-RE: sparse edits of pixels. The defaults are the paper's for the squares.
 
     Attributes:
-        diffusion: the respaced process.
-        denoiser: (variables, x_t [B, H, W, C], t [B]) -> the network's output.
-        regressor: (variables, images) -> predictions.
         tau: depth of the noising, in respaced steps.
+        respacing: how the 1000 timesteps are respaced, see `schedule.respaced_timesteps`.
         iterations: PGD steps at most.
         step_size: of PGD, in [0, 1] pixel units.
         gradient_floor: a value moves only where its gradient is at least this share of the
             image's largest one; 0 is the paper's PGD, see `pgd_update`.
-        threshold: success is |prediction - target| at most this, in the regressor's units.
         inpaint: dilated change (0 to 1) below which a pixel is kept.
-        dilation: size of the dilation, odd.
-        remat: recompute each denoising step in the backward pass, see `noise_and_denoise`.
+        dilation: size of the dilation in pixels, odd.
+        threshold: see `Options`; also remat and precision.
     """
 
+    name: ClassVar[str] = "ac-re"
+    generator_kind: ClassVar[str] = "ddpm"
+
+    tau: int = option(5, COUNT)
+    respacing: str = option("50", TEXT)
+    step_size: float = option(2 / 255, POSITIVE)
+    gradient_floor: float = option(0.0, SHARE)
+    inpaint: float = option(0.15, NOT_NEGATIVE)
+    dilation: int = option(5, ODD)
+
+    def bind(self, generator: Network, regressor: Regressor) -> "ACREMethod":
+        """Return the method for a DDPM and a regressor (variables, images) -> predictions."""
+        module = self._module(generator)
+        diffusion = self._process(generator, "respacing", self.respacing)
+        return ACREMethod(self, diffusion, module.apply, regressor)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ACREMethod:
+    """AC-RE as three pure functions of one image, see `types.Method`.
+
+    Attributes:
+        options: the hyper-parameters.
+        diffusion: the respaced process.
+        denoiser: (variables, x_t [B, H, W, C], t [B]) -> the network's output.
+        regressor: (variables, images) -> predictions.
+
+    Raises:
+        OptionError: tau is larger than the process is long.
+    """
+
+    options: ACRE
     diffusion: Diffusion
     denoiser: Callable[[Any, Array, Array], Array]
     regressor: Regressor
-    tau: int = 5
-    iterations: int = 100
-    step_size: float = 2 / 255
-    gradient_floor: float = 0.0
-    threshold: float = 0.05
-    inpaint: float = 0.15
-    dilation: int = 5
-    remat: bool = False
+
+    def __post_init__(self) -> None:
+        tau, steps = self.options.tau, self.diffusion.num_timesteps
+        if tau > steps:
+            raise OptionError(f"tau={tau} must lie between 1 and {steps} respaced steps.")
+
+    @property
+    def iterations(self) -> int:
+        """PGD steps at most."""
+        return self.options.iterations
 
     @property
     def loop_length(self) -> int:
         """Turns of the denoising loop."""
-        return self.tau
+        return self.options.tau
 
     def init(self, params: Any, image: Array, target: Array, key: Array) -> ACREState:
         """Starts at the input; the reconstruction is one sample of F_tau(x)."""
-        noises = self._noises(jax.random.fold_in(key, 0), 0, self.tau, image)
+        noises = self._noises(jax.random.fold_in(key, 0), 0, self.options.tau, image)
         reconstruction = jnp.clip(self._denoise(params, image, noises), 0, 1)
         y_initial = self._read(params, image)
         result = Counterfactual(
@@ -99,6 +149,7 @@ class ACRE:
             y_reconstruction=self._read(params, reconstruction),
             y_final=y_initial,
             success=jnp.zeros((), bool),
+            stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
             curve=jnp.full((self.iterations,), jnp.nan, y_initial.dtype),
             mask=jnp.ones_like(image[..., :1]),
@@ -125,26 +176,37 @@ class ACRE:
         every image is refined whatever F_tau's sample reads: what can just be reached, such as the
         brightest red, is reached by some refined images and by hardly any sample.
         """
-        noises = self._noises(jax.random.fold_in(state.key, 1), state.iteration, self.tau, state.x)
+        options = self.options
+        noises = self._noises(
+            jax.random.fold_in(state.key, 1), state.iteration, options.tau, state.x
+        )
         _, y_hat, gradient = self.attack_gradient(
             params, state.x_adv, state.aim, noises, state.x, state.keep
         )
-        lost = ~jnp.isfinite(y_hat)  # no step leads back: the image is given up
         # Once refined it has to come closer, in smaller steps: F_tau is noisy, and a lucky sample
         # is what failed.
         care = jnp.where(state.keep.any(), 0.5, 1.0)
+        hit = jnp.abs(y_hat - state.aim) <= care * options.threshold
+        # From what is not finite no step leads back: the image is given up.
+        no_prediction = ~jnp.isfinite(y_hat)
+        no_gradient = ~jnp.isfinite(gradient).all() & ~hit
+        lost = no_prediction | no_gradient
         number = state.iteration + 1
         late = 4 * number > 3 * self.iterations
+        result = state.result.replace(
+            stop=jnp.where(lost, stop_code(no_prediction), state.result.stop),
+            curve=state.result.curve.at[state.iteration].set(y_hat),
+            iterations=number,
+        )
+        nothing = no_prediction & jnp.isinf(state.best_miss)
         moved = state.replace(
-            x_adv=pgd_update(state.x_adv, gradient, care * self.step_size, self.gradient_floor),
-            iteration=number,
-            stopped=(jnp.abs(y_hat - state.aim) <= care * self.threshold) | late | lost,
-            done=lost,
-            result=state.result.replace(
-                y_final=jnp.where(lost, y_hat, state.result.y_final),
-                curve=state.result.curve.at[state.iteration].set(y_hat),
-                iterations=number,
+            x_adv=pgd_update(
+                state.x_adv, gradient, care * options.step_size, options.gradient_floor
             ),
+            iteration=number,
+            stopped=hit | late | lost,
+            done=lost,
+            result=result.replace(y_final=jnp.where(nothing, y_hat, result.y_final)),
         )
         return select(state.stopped, state, moved)
 
@@ -155,11 +217,11 @@ class ACRE:
         inside it and the input outside. It aims off the target by the difference between what it
         read and what the refined image reads, and has to come twice as close, in half steps.
         """
-        dilated = dilate(change_mask(state.x, state.x_adv), self.dilation)
-        keep = (dilated < self.inpaint).astype(state.x.dtype)
+        dilated = dilate(change_mask(state.x, state.x_adv), self.options.dilation)
+        keep = (dilated < self.options.inpaint).astype(state.x.dtype)
         keep = jnp.where(state.keep.any(), state.keep, keep)
         noises = self._noises(
-            jax.random.fold_in(state.key, 2), state.iteration, 2 * self.tau, state.x
+            jax.random.fold_in(state.key, 2), state.iteration, 2 * self.options.tau, state.x
         )
         image = refine(
             self.diffusion,
@@ -175,7 +237,7 @@ class ACRE:
         y_hat = state.result.curve[state.iteration - 1]
         refined = state.result.replace(image=image, y_final=y_final, mask=keep)
         result = select(jnp.abs(miss) < state.best_miss, refined, state.result)
-        success = jnp.abs(result.y_final - state.target) <= self.threshold
+        success = jnp.abs(result.y_final - state.target) <= self.options.threshold
         done = success | (state.iteration >= self.iterations)
         judged = state.replace(
             aim=state.target + y_hat - y_final,
@@ -183,7 +245,9 @@ class ACRE:
             keep=keep,
             stopped=done,
             done=done,
-            result=result.replace(success=success),
+            result=result.replace(
+                success=success, stop=jnp.where(success, Stop.TARGET, result.stop)
+            ),
         )
         return select(state.stopped & ~state.done, judged, state)
 
@@ -220,7 +284,9 @@ class ACRE:
         def model(x_t: Array, t: Array) -> Array:
             return self._model(params, x_t, t)
 
-        x_0 = noise_and_denoise(self.diffusion, model, 2 * x - 1, noises, self.remat)
+        x_0 = noise_and_denoise(
+            self.diffusion, model, 2 * x - 1, noises, self.options.remat != "none"
+        )
         return x_0 / 2 + 0.5
 
     def _model(self, params: Any, x_t: Array, t: Array) -> Array:

@@ -6,15 +6,31 @@ regressor reads the target in the decoded image.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.losses import DISTANCES
-from diffcf_jax.counterfactual.types import Counterfactual, Regressor, quantize, select
+from diffcf_jax.counterfactual.options import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Options,
+    one_of,
+    option,
+)
+from diffcf_jax.counterfactual.types import (
+    Counterfactual,
+    Regressor,
+    Stop,
+    quantize,
+    select,
+    stop_code,
+)
 from diffcf_jax.diffusion import ddim
 from diffcf_jax.diffusion.schedule import Diffusion
 
@@ -50,37 +66,72 @@ class DiffAEREState:
     result: Counterfactual
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class DiffAERE:
-    """The method.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffAERE(Options):
+    """Options of Diff-AE-RE: richer edits of the semantic code. The defaults are the paper's.
 
     Attributes:
-        encode: (variables, x [B, H, W, C] in [-1, 1]) -> z_sem [B, D].
-        predict: (variables, x_t, t [B], z_sem) -> the noise in x_t.
-        inversion: the process of the inversion (the paper's 250 steps).
-        decoding: the process of the decoding (its T = 10).
-        regressor: (variables, images) -> predictions.
-        optimizer: of z; the paper's is Adam with a rate of 0.002.
-        iterations: steps at most.
-        threshold: success is |prediction - target| at most this, in the regressor's units.
+        inversion_steps: DDIM steps from the image to its noise x_T.
+        decode_steps: DDIM steps T from x_T to the image.
+        iterations: Adam steps at most.
+        learning_rate: Adam's.
         distance_weight: lambda_d, of |z - z_0| (or of the pixel distance).
         distance: "l1" or "l2".
         distance_space: "latent", or "pixel" for the distance to the input.
-        remat: recompute each decoding step in the backward pass, see `ddim.decode`.
+        threshold: see `Options`; also remat and precision.
     """
 
+    name: ClassVar[str] = "diffae-re"
+    generator_kind: ClassVar[str] = "diffae"
+
+    inversion_steps: int = option(250, COUNT)
+    decode_steps: int = option(10, COUNT)
+    iterations: int = option(200, COUNT)
+    learning_rate: float = option(0.002, POSITIVE)
+    distance_weight: float = option(0.0, NOT_NEGATIVE)
+    distance: str = option("l1", one_of(tuple(DISTANCES)))
+    distance_space: str = option("latent", one_of(("latent", "pixel")))
+
+    def bind(self, generator: Network, regressor: Regressor) -> "DiffAEREMethod":
+        """Return the method for a Diff-AE and a regressor (variables, images) -> predictions."""
+        module = self._module(generator)
+        return DiffAEREMethod(
+            options=self,
+            encode=lambda v, x: module.apply(v, x, method="encode"),
+            predict=lambda v, x_t, t, z: module.apply(v, x_t, t, z, method="predict"),
+            inversion=self._process(generator, "inversion_steps", f"ddim{self.inversion_steps}"),
+            decoding=self._process(generator, "decode_steps", f"ddim{self.decode_steps}"),
+            regressor=regressor,
+            optimizer=optax.adam(self.learning_rate),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DiffAEREMethod:
+    """Diff-AE-RE as three pure functions of one image, see `types.Method`.
+
+    Attributes:
+        options: the hyper-parameters.
+        encode: (variables, x [B, H, W, C] in [-1, 1]) -> z_sem [B, D].
+        predict: (variables, x_t, t [B], z_sem) -> the noise in x_t.
+        inversion: the process of the inversion.
+        decoding: the process of the decoding.
+        regressor: (variables, images) -> predictions.
+        optimizer: of z.
+    """
+
+    options: DiffAERE
     encode: Callable[[Any, Array], Array]
     predict: Callable[[Any, Array, Array, Array], Array]
     inversion: Diffusion
     decoding: Diffusion
     regressor: Regressor
-    optimizer: optax.GradientTransformation = optax.adam(0.002)
-    iterations: int = 200
-    threshold: float = 0.05
-    distance_weight: float = 0.0
-    distance: str = "l1"
-    distance_space: str = "latent"
-    remat: bool = False
+    optimizer: optax.GradientTransformation
+
+    @property
+    def iterations(self) -> int:
+        """Steps at most."""
+        return self.options.iterations
 
     @property
     def loop_length(self) -> int:
@@ -104,6 +155,7 @@ class DiffAERE:
             y_reconstruction=y_initial,
             y_final=jnp.full_like(y_initial, jnp.inf),
             success=jnp.zeros((), bool),
+            stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
             curve=jnp.full((self.iterations,), jnp.nan, y_initial.dtype),
             mask=jnp.zeros_like(image[..., :1]),
@@ -131,22 +183,27 @@ class DiffAERE:
         image = quantize(image)
         y_hat = self._read(params, image)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, state.z)
-        hit = jnp.abs(y_hat - state.target) <= self.threshold
-        seen = state.result.replace(image=image, y_final=y_hat, success=hit)
-        better = jnp.abs(y_hat - state.target) <= jnp.abs(state.result.y_final - state.target)
-        lost = ~jnp.isfinite(y_hat)  # no step leads back: the image is given up
+        hit = jnp.abs(y_hat - state.target) <= self.options.threshold
+        # From what is not finite no step leads back: the image is given up, as the best so far.
+        no_prediction = ~jnp.isfinite(y_hat)
+        lost = no_prediction | (~jnp.isfinite(gradient).all() & ~hit)
         first = state.iteration == 0
-        result = select(better | lost, seen, state.result).replace(
+        better = jnp.abs(y_hat - state.target) <= jnp.abs(state.result.y_final - state.target)
+        seen = state.result.replace(image=image, y_final=y_hat, success=hit)
+        stop = jnp.where(hit, Stop.TARGET, state.result.stop)
+        result = select(better | first, seen, state.result).replace(
+            stop=jnp.where(lost, stop_code(no_prediction), stop),
             reconstruction=jnp.where(first, image, state.result.reconstruction),
             y_reconstruction=jnp.where(first, y_hat, state.result.y_reconstruction),
             curve=state.result.curve.at[state.iteration].set(y_hat),
             iterations=state.iteration + 1,
         )
+        stay = hit | lost
         moved = state.replace(
-            z=jnp.where(hit, state.z, state.z + updates),
-            opt_state=select(hit, state.opt_state, opt_state),
+            z=jnp.where(stay, state.z, state.z + updates),
+            opt_state=select(stay, state.opt_state, opt_state),
             iteration=state.iteration + 1,
-            stopped=hit | lost | (state.iteration + 1 >= self.iterations),
+            stopped=stay | (state.iteration + 1 >= self.iterations),
             result=result,
         )
         return select(state.stopped, state, moved)
@@ -165,9 +222,13 @@ class DiffAERE:
         def loss(z: Array) -> tuple[Array, Array]:
             image = self.render(params, z, state.x_T)
             y_hat = self._read(params, image)
-            difference = z - state.z_0 if self.distance_space == "latent" else image - state.x
+            difference = (
+                z - state.z_0 if self.options.distance_space == "latent" else image - state.x
+            )
             value = jnp.square(y_hat - state.target)
-            value = value + self.distance_weight * DISTANCES[self.distance](difference)
+            value = value + self.options.distance_weight * DISTANCES[self.options.distance](
+                difference
+            )
             return value, image
 
         (value, image), gradient = jax.value_and_grad(loss, has_aux=True)(state.z)
@@ -175,7 +236,11 @@ class DiffAERE:
 
     def render(self, params: Any, z: Array, x_T: Array) -> Array:
         """Decodes z and x_T into an image [H, W, C] in [0, 1]."""
-        return ddim.decode(self.decoding, self._model(params, z), x_T, self.remat) / 2 + 0.5
+        return (
+            ddim.decode(self.decoding, self._model(params, z), x_T, self.options.remat != "none")
+            / 2
+            + 0.5
+        )
 
     def _model(self, params: Any, z: Array) -> Callable[[Array, Array], Array]:
         def model(x_t: Array, t: Array) -> Array:

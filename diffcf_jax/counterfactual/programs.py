@@ -179,7 +179,7 @@ def _return_compilers_memory() -> None:
 
 
 def largest_programs(
-    method: Method, params: Any, image_shape: tuple[int, ...], mesh: Mesh, most: int
+    method: Method, params: Any, image_shape: tuple[int, ...], slots: int, mesh: Mesh
 ) -> Programs:
     """Compiles a method for as many slots as fit into the memory that is free.
 
@@ -191,13 +191,13 @@ def largest_programs(
         method: see `types.Method`.
         params: replicated over the mesh.
         image_shape: [H, W, C].
+        slots: at most that many.
         mesh: with the axis "data".
-        most: no more slots than that.
     """
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     share = _SHARE_OF_FREE_CPU_MEMORY if jax.default_backend() == "cpu" else _SHARE_OF_FREE_MEMORY
     limit = held + share * min(map(free_bytes, mesh.local_devices))
-    most = max(1, most // mesh.size)  # slots a device, from here on
+    most = max(1, slots // mesh.size)  # per device, from here on
     fit = 1
     if most > 1:
         steps = (

@@ -1,5 +1,6 @@
 """What a method is, and what it returns."""
 
+import enum
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,6 +14,15 @@ Array = jax.Array
 Regressor = Callable[[Any, Array], Array]
 
 
+class Stop(enum.IntEnum):
+    """Why a search ended."""
+
+    TARGET = 0  # the saved image meets the target
+    ITERATIONS = 1  # they are used up
+    PREDICTION = 2  # a prediction is not finite
+    GRADIENT = 3  # a gradient is not finite
+
+
 @flax.struct.dataclass
 class Counterfactual:
     """The result for one image.
@@ -24,8 +34,10 @@ class Counterfactual:
         y_reconstruction: regressor(reconstruction).
         y_final: regressor(image).
         success: |y_final - target| <= threshold.
+        stop: why the search ended, a `Stop`.
         iterations: optimisation steps done.
-        curve: [iterations at most] the prediction that each step saw; NaN after the last one.
+        curve: [largest number of iterations] the prediction that each step saw; NaN after the
+            last one.
         mask: [H, W, 1], 1 where the input was kept (AC-RE); 0 everywhere for Diff-AE-RE.
     """
 
@@ -35,16 +47,17 @@ class Counterfactual:
     y_reconstruction: Array
     y_final: Array
     success: Array
+    stop: Array
     iterations: Array
     curve: Array
     mask: Array
 
 
 class State(Protocol):
-    """What the engine needs to know of a method's state.
+    """What continuous batching needs to know of a method's state.
 
     Attributes:
-        stopped: the criterion is met or the iterations are used up; `finish` has the word.
+        stopped: the criterion is met or the iterations are used up; `finish` decides.
         done: `finish` has accepted the result.
         result: what to hand out once done.
     """
@@ -58,12 +71,12 @@ class Method(Protocol):
     """A counterfactual method: three pure functions of one image.
 
     `params` is {"generator": variables, "regressor": variables}. No function looks at another
-    image, and every draw comes from `key` and the iteration, so that the engine may batch, place
-    and interrupt images as it likes.
+    image, and every draw comes from `key` and the iteration, so that images can be batched, placed
+    and interrupted in any way.
 
     Attributes:
         iterations: steps at most.
-        loop_length: turns of the denoising loop within a step.
+        loop_length: turns of the denoising loop per step.
     """
 
     iterations: int
@@ -97,3 +110,8 @@ def quantize(image: Array) -> Array:
 def select(condition: Array, yes: Any, no: Any) -> Any:
     """Chooses between two trees of equal structure by a scalar condition."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def stop_code(no_prediction: Array) -> Array:
+    """The `Stop` of a search that met a value that is not finite: a prediction or a gradient."""
+    return jnp.where(no_prediction, Stop.PREDICTION, Stop.GRADIENT).astype(jnp.int32)

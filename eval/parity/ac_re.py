@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffcf_jax.counterfactual.ac_re import ACRE, pgd_update
+from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod, pgd_update
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
 from diffcf_jax.diffusion.ddpm import noise_and_denoise, p_mean_variance
 from diffcf_jax.diffusion.schedule import q_sample
@@ -43,7 +43,7 @@ class Original:
         self.diffusion = original_diffusion(config["unet_flags"])
         self._params = {"generator": unet.variables, "regressor": regressor.variables}
         self._unet, self._regressor = unet.module.apply, regressor.module.apply
-        self._method = ACRE(self.diffusion, self._unet, self._regressor, tau=self.tau)
+        self._method = ACREMethod(ACRE(tau=self.tau), self.diffusion, self._unet, self._regressor)
 
     def read(self, images: Array) -> Array:
         """The regressor's predictions [B, 1]."""

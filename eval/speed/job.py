@@ -20,7 +20,7 @@ from diffcf_jax.checkpoint.export import export_network
 from diffcf_jax.checkpoint.network import Network, abstract_variables, build_module
 from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
 from diffcf_jax.checkpoint.store import load_network, save_network
-from diffcf_jax.counterfactual.build import METHODS
+from diffcf_jax.counterfactual.methods import METHODS
 from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
 from diffcf_jax.models.diffae import SemanticEncoder
@@ -44,7 +44,7 @@ def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespa
         UserError: a checkpoint is missing, or the originals cannot build its network.
     """
     method = dict(config["method"])
-    kind = METHODS[method["name"]]
+    kind = METHODS[method["name"]].generator_kind
     if args.random_weights:
         generator, regressor = random_networks(
             kind, 64 if config["data"]["name"] == "squares" else 256

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from diffcf_jax import cli, parallel
 from diffcf_jax.checkpoint.store import load_network
-from diffcf_jax.counterfactual.build import build_method
-from diffcf_jax.counterfactual.engine import Job, Statistics, explain_all
+from diffcf_jax.counterfactual.batching import Engine, Job, Statistics
+from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.programs import compile_programs
 from diffcf_jax.training.augment import augment
 from diffcf_jax.training.initial import initial_variables
@@ -36,9 +36,12 @@ def prepare(
         return _update(job, images), None
     generator, regressor = (load_network(folder / role) for role in ("generator", "regressor"))
     options = {key: value for key, value in job["method"].items() if key != "name"}
-    method = build_method(job["method"]["name"], generator, regressor.module.apply, options)
-    # A batch that nothing stops, so that every iteration works.
-    endless = dataclasses.replace(method, threshold=-1.0)
+    options = method_options(job["method"]["name"], options)
+    method, endless = (
+        some.bind(generator, regressor.module.apply)
+        # A batch that nothing stops, so that every iteration works.
+        for some in (options, dataclasses.replace(options, threshold=0.0))
+    )
     mesh = _mesh(job["batch"])
     params = parallel.replicate(
         {"generator": generator.variables, "regressor": regressor.variables}, mesh
@@ -57,8 +60,9 @@ def prepare(
     def explain() -> tuple[float, float, int]:
         start, statistics = time.monotonic(), Statistics()
         jobs = [Job(i, images[i], float(targets[i])) for i in range(job["images"])]
-        finished = list(explain_all(method, params, jobs, batch, 0, statistics=statistics))
-        return time.monotonic() - start, statistics.compile_seconds, len(finished)
+        for event in Engine(method, params, batch, seed=0).run(jobs):
+            statistics = statistics.add(event)
+        return time.monotonic() - start, statistics.compile_seconds, statistics.images
 
     return iterate, explain
 

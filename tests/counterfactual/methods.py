@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffcf_jax.counterfactual.ac_re import ACRE
-from diffcf_jax.counterfactual.diffae_re import DiffAERE
-from diffcf_jax.counterfactual.engine import Job
-from diffcf_jax.counterfactual.types import Counterfactual, select
+from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod
+from diffcf_jax.counterfactual.batching import Job
+from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod
+from diffcf_jax.counterfactual.types import Counterfactual, Stop, select
 from diffcf_jax.diffusion.schedule import make_diffusion
 
 SIZE = 16
@@ -49,24 +49,22 @@ def predict(v, x_t, t, z):
     return conv(v["out"], jax.nn.silu(h)) + 0.3 * x_t
 
 
-def ac_re():
+def ac_re(gradient_floor=0.15):
     process = make_diffusion(steps=100, respacing="20")
     # Without a floor the sign of every tiny gradient would move a pixel by a whole step.
-    return ACRE(
-        process, denoise, regressor, tau=2, iterations=20, threshold=0.02, gradient_floor=0.15
-    )
+    options = ACRE(tau=2, iterations=20, threshold=0.02, gradient_floor=gradient_floor)
+    return ACREMethod(options, process, denoise, regressor)
 
 
 def diffae_re():
-    return DiffAERE(
+    return DiffAEREMethod(
+        options=DiffAERE(iterations=20, threshold=0.01),
         encode=lambda v, x: x.mean((1, 2)) @ v["encode"],
         predict=predict,
         inversion=make_diffusion(steps=100, respacing="ddim5"),
         decoding=make_diffusion(steps=100, respacing="ddim2"),
         regressor=regressor,
         optimizer=optax.adam(0.05),
-        iterations=20,
-        threshold=0.01,
     )
 
 
@@ -117,6 +115,7 @@ class Counting:
             y_reconstruction=zero,
             y_final=zero,
             success=jnp.zeros((), bool),
+            stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
             curve=jnp.full((self.iterations,), jnp.nan),
             mask=jnp.ones_like(image[..., :1]),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.counterfactual.ac_re import ACRE, pgd_update
+from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod, pgd_update
 from diffcf_jax.diffusion.schedule import make_diffusion
 from tests.parity_rows import assert_parity
 
@@ -27,10 +27,8 @@ def regressor(variables, images):
     return variables["weight"] * images[:, : SIZE // 2, :, 0].mean((1, 2))
 
 
-METHOD = ACRE(
-    DIFFUSION, denoiser, regressor, tau=3, iterations=30, step_size=4 / 255, threshold=0.01,
-    dilation=3,
-)  # fmt: skip
+OPTIONS = ACRE(tau=3, iterations=30, step_size=4 / 255, threshold=0.01, dilation=3)
+METHOD = ACREMethod(OPTIONS, DIFFUSION, denoiser, regressor)
 INIT, STEP, FINISH = (jax.jit(f) for f in (METHOD.init, METHOD.step, METHOD.finish))
 
 
@@ -127,7 +125,7 @@ def test_an_image_reaches_its_target_as_it_is_saved():
     np.testing.assert_array_equal(result.image, read)
     y = regressor(PARAMS["regressor"], jnp.asarray(read)[None])[0]
     np.testing.assert_allclose(y, result.y_final, rtol=1e-6)
-    assert abs(y - state.target) <= METHOD.threshold
+    assert abs(y - state.target) <= OPTIONS.threshold
     # Where the mask is 1, the input has stayed.
     assert 0 < result.mask.mean() < 1
     np.testing.assert_array_equal(result.mask * result.image, result.mask * state.x)
@@ -151,7 +149,7 @@ def test_finish_refuses_an_image_that_misses():
     stepped = STEP(PARAMS, state)
     missing = stepped.replace(stopped=jnp.ones((), bool), x_adv=image(1))
     judged = FINISH(PARAMS, missing)
-    assert abs(state.target - judged.result.y_final) > METHOD.threshold
+    assert abs(state.target - judged.result.y_final) > OPTIONS.threshold
     assert not judged.stopped and not judged.done and not judged.result.success
     # PGD read more or less than the refined image shows, and aims as much higher or lower.
     np.testing.assert_allclose(

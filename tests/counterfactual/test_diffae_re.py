@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffcf_jax.counterfactual.diffae_re import DiffAERE
+from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod
 from diffcf_jax.counterfactual.types import quantize
 from diffcf_jax.diffusion.ddim import decode
 from diffcf_jax.diffusion.schedule import make_diffusion
@@ -38,15 +38,14 @@ def regressor(variables, images):
     return images[..., 0].mean((1, 2))
 
 
-METHOD = DiffAERE(
+METHOD = DiffAEREMethod(
+    DiffAERE(iterations=25, threshold=0.01),
     encode,
     predict,
     make_diffusion(1000, respacing="ddim20"),
     make_diffusion(1000, respacing="ddim5"),
     regressor,
     optax.adam(0.05),
-    iterations=25,
-    threshold=0.01,
 )
 STEP = jax.jit(METHOD.step)
 
@@ -107,7 +106,7 @@ def test_an_image_reaches_its_target_as_it_is_saved():
     saved = np.round(np.asarray(result.image) * 255).astype(np.uint8)
     read = saved.astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(result.image, read)
-    assert abs(regressor({}, read[None])[0] - state.target) <= METHOD.threshold
+    assert abs(regressor({}, read[None])[0] - state.target) <= METHOD.options.threshold
     np.testing.assert_allclose(regressor({}, read[None])[0], result.y_final, rtol=1e-6)
     done = int(result.iterations)
     assert done == state.iteration == len(states) - 1

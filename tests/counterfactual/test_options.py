@@ -1,5 +1,6 @@
 """What the options of a method do to its networks, and the refusal of wrong ones."""
 
+import re
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax.checkpoint.network import Network, build_module, init_variables
-from diffcf_jax.counterfactual.build import build_method
+from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.errors import UserError
 from diffcf_jax.flops import count_flops
 from tests import tiny
@@ -41,7 +42,7 @@ def setting(request):
 
 def gradient(name, network, image, **options):
     """The prediction, the gradient of the loss, and what they cost."""
-    method = build_method(name, network, regressor, {**OPTIONS[name], **options})
+    method = method_options(name, {**OPTIONS[name], **options}).bind(network, regressor)
     params = {"generator": network.variables, "regressor": {}}
     noises = jax.random.normal(jax.random.key(4), (3, *image.shape))
 
@@ -91,27 +92,37 @@ def test_half_precision_is_close(setting, usual):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "options", "message"),
     [
-        ({"remat": "all"}, r"Unknown config\.method\.remat='all'; choose none, step, block"),
-        ({"remat": True}, r"Unknown config\.method\.remat=True"),
-        (
-            {"precision": "float16"},
-            r"config\.method\.precision='float16'; choose float32, bfloat16",
-        ),
-        ({"distance": "l7"}, r"Unknown config\.method\.distance='l7'; choose l1, l2"),
-        ({"distance_space": "image"}, r"config\.method\.distance_space='image'; choose latent"),
-        ({"iterations": 0}, r"config\.method\.iterations must be a whole number of at least 1"),
-        ({"tau": 2.5}, r"config\.method\.tau must be a whole number"),
-        ({"tau": 21}, r"config\.method\.tau=21 must lie between 1 and 20 steps"),
-        ({"dilation": 4}, r"config\.method\.dilation must be an odd whole number"),
-        ({"threshold": float("nan")}, r"config\.method\.threshold must be a finite number of at"),
-        ({"step_size": 0.0}, r"config\.method\.step_size must be a finite number above 0"),
-        ({"gradient_floor": 2.0}, r"config\.method\.gradient_floor must be a number between 0"),
-        ({"respacing": "ten"}, r"The respacing 'ten' is not understood: give a number of steps"),
+        ("ac-re", {"remat": "all"}, "remat='all' must be one of none, step, block"),
+        ("ac-re", {"remat": True}, "remat=True must be one of"),
+        ("ac-re", {"precision": "float16"}, "precision='float16' must be one of float32, bfloat16"),
+        ("ac-re", {"iterations": 0}, "iterations=0 must be a whole number from 1 to 100,000"),
+        ("ac-re", {"iterations": 10**12}, "iterations=10*0 must be a whole number from 1 to"),
+        ("ac-re", {"iterations": True}, "iterations=True must be a whole number"),
+        ("ac-re", {"tau": 2.5}, "tau=2.5 must be a whole number"),
+        ("ac-re", {"tau": 21}, "tau=21 must lie between 1 and 20 respaced steps"),
+        ("ac-re", {"dilation": 4}, "dilation=4 must be an odd whole number"),
+        ("ac-re", {"threshold": float("nan")}, "threshold=nan must be a finite number, 0 or more"),
+        ("ac-re", {"step_size": 0.0}, "step_size=0.0 must be a finite number above 0"),
+        ("ac-re", {"gradient_floor": 2.0}, "gradient_floor=2.0 must be a number from 0 to 1"),
+        ("ac-re", {"respacing": "ten"}, "respacing='ten': The respacing 'ten' is not understood"),
+        ("ac-re", {"taus": 3}, "taus is no option of ac-re: did you mean tau"),
+        ("ac-re", {"colour": 3}, "colour is no option of ac-re: choose from iterations, "),
+        ("ac", {}, "name='ac' is no method; choose one of ac-re, diffae-re"),
+        ("diffae-re", {"distance": "l7"}, "distance='l7' must be one of l1, l2"),
+        ("diffae-re", {"distance_space": "image"}, "distance_space='image' must be one of latent"),
+        ("diffae-re", {"decode_steps": 60}, "decode_steps=60: No integer stride takes exactly 60"),
     ],
 )
-def test_wrong_options(options, message):
+def test_wrong_options(name, options, message):
+    description = DESCRIPTIONS.get(name, tiny.DDPM)
+    network = Network(description, build_module(description), {})
+    with pytest.raises(UserError, match="^" + re.sub("[.]", "[.]", message)):
+        method_options(name, {**OPTIONS.get(name, {}), **options}).bind(network, regressor)
+
+
+def test_a_generator_of_another_kind_is_refused():
     network = Network(tiny.DDPM, build_module(tiny.DDPM), {})
-    with pytest.raises(UserError, match=message):
-        build_method("ac-re", network, regressor, {**OPTIONS["ac-re"], **options})
+    with pytest.raises(UserError, match="diffae-re needs a generator of kind diffae"):
+        method_options("diffae-re", {}).bind(network, regressor)

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import subprocess
@@ -10,12 +9,9 @@ import numpy as np
 import pytest
 
 from diffcf_jax import parallel
-from diffcf_jax.checkpoint.network import Network, build_module
-from diffcf_jax.counterfactual import engine, programs
-from diffcf_jax.counterfactual.build import build_method
-from diffcf_jax.counterfactual.engine import Job, Statistics, explain_all
+from diffcf_jax.counterfactual import programs
+from diffcf_jax.counterfactual.batching import Compiled, Engine, Finished, Job, Statistics, Stepped
 from diffcf_jax.errors import Preempted, UserError
-from tests import tiny
 from tests.counterfactual import methods
 
 
@@ -27,11 +23,27 @@ def setting(request):
     return method, params, jobs, explain(method, params, jobs, 1)
 
 
-def explain(method, params, jobs, batch_size, **arguments):
-    found = explain_all(method, params, iter(jobs), batch_size, seed=7, **arguments)
-    results = [(finished.job.id, finished.counterfactual) for finished in found]
-    assert len(dict(results)) == len(results)
-    return dict(results)
+def explain(method, params, jobs, batch_size, log=None, **arguments):
+    """The results by the ids of their jobs; `log` gets the events."""
+    events = list(Engine(method, params, batch_size, seed=7).run(iter(jobs), **arguments))
+    found = [event for event in events if isinstance(event, Finished)]
+    results = {finished.job.id: finished.counterfactual for finished in found}
+    assert len(found) == len(results)
+    if log is not None:
+        log.extend(events)
+    return results
+
+
+def statistics_of(events):
+    statistics = Statistics()
+    for event in events:
+        statistics = statistics.add(event)
+    return statistics
+
+
+def slots_of(events):
+    """The numbers of slots that were compiled, and whether memory had run out before."""
+    return [(e.programs.slots, e.retry) for e in events if isinstance(e, Compiled)]
 
 
 def assert_same(results, reference):
@@ -55,7 +67,7 @@ def assert_same(results, reference):
 def test_signs_of_gradients_do_not_depend_on_the_batch():
     # Without a floor, the paper's PGD. Where a gradient is almost zero, rounding can turn its sign;
     # of these images it turns none.
-    method, params = dataclasses.replace(methods.ac_re(), gradient_floor=0.0), methods.variables()
+    method, params = methods.ac_re(gradient_floor=0.0), methods.variables()
     jobs = methods.make_jobs(method, params)
     reference = explain(method, params, jobs, 1)
     for batch_size in (3, 16):
@@ -71,7 +83,7 @@ def test_every_job_is_judged_by_the_image_that_is_saved(setting):
         np.testing.assert_allclose(result.image * 255, np.round(result.image * 255), atol=1e-4)
         y = float(read(params["regressor"], jnp.asarray(result.image)[None])[0])
         assert float(result.y_final) == pytest.approx(y, abs=1e-5)
-        assert bool(result.success) == (abs(y - job.target) <= method.threshold)
+        assert bool(result.success) == (abs(y - job.target) <= method.options.threshold)
         curve = result.curve[: result.iterations]
         assert np.isfinite(curve).all() and np.isnan(result.curve[result.iterations :]).all()
     assert not results[3].success and results[3].iterations == method.iterations
@@ -93,26 +105,25 @@ _EIGHT_DEVICES = """
 import json, re, sys
 import jax, numpy as np
 from diffcf_jax import parallel
-from diffcf_jax.counterfactual.engine import explain_all
 from diffcf_jax.counterfactual.programs import compile_step
 from tests.counterfactual import methods
-from tests.counterfactual.test_engine import explain
+from tests.counterfactual.test_batching import explain, slots_of
 
 assert jax.local_device_count() == 8
-mesh, said = parallel.data_mesh(), []
+mesh, events = parallel.data_mesh(), []
 for name, make in methods.METHODS.items():
     method, params = make(), methods.variables()
     jobs = methods.make_jobs(method, params)
-    results = explain(method, params, jobs * 1, 16, log=said.append)
+    results = explain(method, params, jobs, 16, log=events)
     np.savez(f"{sys.argv[1]}/{name}.npz", **{
         f"{i}.{field}": getattr(result, field) for i, result in results.items()
         for field in ("image", "iterations", "curve", "y_initial", "y_reconstruction", "y_final")
     })
     step = compile_step(method, parallel.replicate(params, mesh), jobs[0].image.shape, 8, mesh)
     text = step.as_text()
-    assert "convolution" in text or "conv" in text
+    assert text.count("fusion") > 10  # the whole program
     found = re.findall(r"\\b(?:all-|collective-|reduce-scatter|ragged-all|send|recv)[-a-z]*", text)
-    print(json.dumps([name, found, said[-1]]))
+    print(json.dumps([name, found, slots_of(events)]))
 """
 
 
@@ -130,7 +141,7 @@ def eight_devices(tmp_path_factory):
 
 def test_results_do_not_depend_on_the_number_of_devices(setting, eight_devices):
     method, _, _, reference = setting
-    name = "ac-re" if method.__class__.__name__ == "ACRE" else "diffae-re"
+    name = "ac-re" if method.__class__.__name__ == "ACREMethod" else "diffae-re"
     with np.load(eight_devices[0] / f"{name}.npz") as file:
         arrays = dict(file)
     fields = {key.split(".")[1] for key in arrays}
@@ -142,9 +153,9 @@ def test_results_do_not_depend_on_the_number_of_devices(setting, eight_devices):
 
 
 def test_no_device_speaks_to_another_in_a_step(eight_devices):
-    for name, collectives, said in eight_devices[1]:
+    for name, collectives, slots in eight_devices[1]:
         assert collectives == [], name
-        assert said.startswith("16 slots on 8 devices")
+        assert slots[-1] == [16, False]
 
 
 def counting_jobs(counts):
@@ -162,8 +173,9 @@ def test_reading_late_changes_nothing(backend, monkeypatch):
     reference = explain(*COUNTING, jobs, 1)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for batch_size in (1, 4, 16):
-        statistics = Statistics()
-        results = explain(*COUNTING, jobs, batch_size, statistics=statistics)
+        events = []
+        results = explain(*COUNTING, jobs, batch_size, log=events)
+        statistics = statistics_of(events)
         assert statistics.iterations == sum(job.target for job in jobs)
         assert statistics.images == len(jobs)
         assert statistics.slot_iterations >= statistics.iterations
@@ -180,8 +192,9 @@ def test_useful_fraction(backend, monkeypatch):
     counts = np.clip(random.gamma(9, 4, 200).astype(int), 5, 100)
     counts[random.choice(200, 6, replace=False)] = 100
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    statistics = Statistics()
-    results = explain(*COUNTING, counting_jobs(counts), 16, statistics=statistics, count=200)
+    events = []
+    results = explain(*COUNTING, counting_jobs(counts), 16, log=events, count=200)
+    statistics = statistics_of(events)
     assert len(results) == 200
     assert statistics.iterations == counts.sum()
     fraction = statistics.iterations / statistics.slot_iterations
@@ -196,30 +209,18 @@ def test_jobs_are_read_lazily():
             read.append(job.id)
             yield job
 
-    next(explain_all(*COUNTING, reading(), 2, seed=0))
+    events = Engine(*COUNTING, 2, seed=0).run(reading())
+    next(event for event in events if isinstance(event, Finished))
     assert len(read) <= 5
 
 
-def test_fewer_slots_when_few_images_are_left(monkeypatch):
-    def compile_at_once(*arguments):
-        return dataclasses.replace(programs.compile_programs(*arguments), seconds=0.0)
-
-    monkeypatch.setattr(engine, "compile_programs", compile_at_once)
-    said, statistics = [], Statistics()
-    jobs = counting_jobs([1, 2, 3, 4, 5, 6, 7, 8, 100])
-    results = explain(*COUNTING, jobs, 8, statistics=statistics, log=said.append)
-    assert [line.split()[0] for line in said] == ["8", "4", "2", "1"]
-    assert {i: int(result.iterations) for i, result in results.items()} == {
-        job.id: job.target for job in jobs
-    }
-    assert statistics.iterations / statistics.slot_iterations > 0.75
-
-
-def test_slots_are_halved_by_what_their_own_steps_take():
-    said, earlier = [], Statistics(seconds=1e6, iterations=100, images=10)
-    jobs = counting_jobs([1, 2, 3, 4, 5, 6, 7, 30])
-    explain(*COUNTING, jobs, 8, statistics=earlier, log=said.append)
-    assert [line.split()[0] for line in said] == ["8"]
+def test_a_second_run_compiles_nothing():
+    engine = Engine(*COUNTING, 4, seed=0)
+    jobs = counting_jobs([3, 1, 2, 5, 4])
+    assert [slots_of(engine.run(jobs, count=5)) for _ in range(2)] == [[(4, False)], []]
+    # Fewer images get fewer slots, and these programs stay too.
+    assert [slots_of(engine.run(jobs[:2], count=2)) for _ in range(2)] == [[(2, False)], []]
+    assert slots_of(engine.run(jobs, count=5)) == []
 
 
 @pytest.mark.parametrize("program", ["init", "step", "finish"])
@@ -236,9 +237,9 @@ def test_out_of_memory_goes_on_with_half_of_the_slots(program, monkeypatch):
         return run(self, *arguments)
 
     monkeypatch.setattr(programs.Programs, program, limited)
-    said = []
-    results = explain(*COUNTING, jobs, 8, log=said.append)
-    assert [line.split()[0] for line in said] == ["8", "Out", "4", "Out", "2"]
+    events = []
+    results = explain(*COUNTING, jobs, 8, log=events)
+    assert slots_of(events) == [(8, False), (4, True), (2, True)]
     assert results.keys() == reference.keys()
     for i, result in reference.items():
         assert np.array_equal(results[i].image, result.image)
@@ -246,27 +247,28 @@ def test_out_of_memory_goes_on_with_half_of_the_slots(program, monkeypatch):
 
 @pytest.mark.parametrize("end", [Preempted, UserError])
 def test_what_has_stopped_is_judged_before_a_run_ends(end):
-    rounds = []
+    rounds, found = [], []
 
-    def on_step(misses):
-        rounds.append(misses)
+    def check():
+        rounds.append(None)
         if len(rounds) == 10:
             raise end("enough")
 
-    found = []
+    # Three have stopped, fewer than a group of four.
+    jobs = counting_jobs([5, 7, 9, *[100] * 14])
     with pytest.raises(end, match="enough"):
-        # Three have stopped, fewer than a group of four.
-        jobs = counting_jobs([5, 7, 9, *[100] * 14])
-        for finished in explain_all(*COUNTING, iter(jobs), 16, seed=7, on_step=on_step):
-            found.append(finished.job.id)
+        for event in Engine(*COUNTING, 16, seed=7).run(jobs, check=check):
+            found += [event.job.id] if isinstance(event, Finished) else []
     assert sorted(found) == [0, 1, 2]
 
 
 def test_no_image_waits_long_for_others_to_be_judged_with():
-    rounds, found = [], {}
+    rounds, found = 0, {}
     jobs = counting_jobs([5, 7, 9, *[99] * 14])
-    for finished in explain_all(*COUNTING, iter(jobs), 16, seed=7, on_step=rounds.append):
-        found[finished.job.id] = len(rounds)
+    for event in Engine(*COUNTING, 16, seed=7).run(jobs):
+        rounds += isinstance(event, Stepped)
+        if isinstance(event, Finished):
+            found[event.job.id] = rounds
     assert max(found[i] for i in range(3)) < 30
     assert len(found) == len(jobs)
 
@@ -279,10 +281,11 @@ class Hungry(methods.Counting):
 
 
 def test_not_even_one_image_fits():
-    said = []
-    with pytest.raises(UserError, match="One image on each device does not fit"):
-        explain(Hungry(), COUNTING[1], counting_jobs([2, 2]), 2, log=said.append)
-    assert [line.split()[0] for line in said] == ["2", "Out", "1"]
+    events = []
+    with pytest.raises(UserError, match="One image per device does not fit"):
+        for event in Engine(Hungry(), COUNTING[1], 2, seed=0).run(counting_jobs([2, 2])):
+            events.append(event)
+    assert slots_of(events) == [(2, False), (1, True)]
 
 
 def test_auto_takes_what_fits(monkeypatch):
@@ -291,11 +294,11 @@ def test_auto_takes_what_fits(monkeypatch):
     params = parallel.replicate(params, mesh)
     memory = 1 << 22
     monkeypatch.setattr(programs, "free_bytes", lambda device: memory)
-    found = programs.largest_programs(method, params, (32, 32, 3), mesh, 1000)
+    found = programs.largest_programs(method, params, (32, 32, 3), 1000, mesh)
     assert 4 < found.slots < 1000
     # On a CPU 60% of what is free is taken.
     assert 0.5 * memory < found.bytes <= 0.6 * memory
-    assert programs.largest_programs(method, params, (32, 32, 3), mesh, 2).slots == 2
+    assert programs.largest_programs(method, params, (32, 32, 3), 2, mesh).slots == 2
     monkeypatch.undo()
     assert 1 << 28 < programs.free_bytes(mesh.local_devices[0]) < 1 << 42
     assert len(explain(*COUNTING, counting_jobs([2] * 9), "auto", count=9)) == 9
@@ -310,15 +313,3 @@ def test_a_value_that_is_not_finite_spoils_no_neighbour(setting):
     lost = results.pop(99)
     assert lost.iterations == 1 and np.isnan(lost.y_final) and not lost.success
     assert_same(results, reference)
-
-
-def test_build_method_refuses_what_does_not_fit():
-    generator = Network(tiny.DDPM, build_module(tiny.DDPM), {})
-    for name, options, message in (
-        ("ac", {}, "Unknown method 'ac'"),
-        ("diffae-re", {}, "needs a generator of kind diffae"),
-        ("ac-re", {"taus": 3}, "does not fit ac-re.*taus"),
-        ("ac-re", {"tau": 60}, "tau=60 must lie between 1 and 50"),
-    ):
-        with pytest.raises(UserError, match=message):
-            build_method(name, generator, methods.regressor, options)

@@ -1,0 +1,341 @@
+"""The Python interface: explain arrays of images with any JAX regressor."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffcf_jax.cache import keep_compiled_programs
+from diffcf_jax.checkpoint.network import REGRESSORS, Network
+from diffcf_jax.counterfactual.ac_re import ACRE
+from diffcf_jax.counterfactual.batching import Engine, Event, Finished, Job, Stepped
+from diffcf_jax.counterfactual.closure import hoist_constants
+from diffcf_jax.counterfactual.methods import method_options
+from diffcf_jax.counterfactual.options import Options
+from diffcf_jax.counterfactual.types import Counterfactual
+from diffcf_jax.errors import UserError
+from diffcf_jax.explanation import Explanation, stop_reason
+from diffcf_jax.inputs import check_seed, parse_batch_size
+from diffcf_jax.units import Unit, unit_of
+
+# A trained network, a function images -> predictions, or a function of (variables, images) with
+# its variables.
+Regressor = Network | Callable[[jax.Array], jax.Array] | tuple[Callable[..., jax.Array], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a call of `Explainer.explain` has come.
+
+    Attributes:
+        done: finished images.
+        total: all images.
+        successes: finished images that reach their target.
+        distance: mean |prediction - target| of the images in work, in the regressor's unit.
+    """
+
+    done: int
+    total: int
+    successes: int
+    distance: float
+
+    def after(self, event: Event) -> "Progress":
+        """Return the progress after one more event."""
+        if isinstance(event, Finished):
+            successes = self.successes + bool(event.counterfactual.success)
+            return dataclasses.replace(self, done=self.done + 1, successes=successes)
+        if isinstance(event, Stepped) and np.isfinite(event.misses).any():
+            distance = float(event.misses[np.isfinite(event.misses)].mean())
+            return dataclasses.replace(self, distance=distance)
+        return self
+
+
+class Explainer:
+    """Finds counterfactuals of a regressor with a generator and a method.
+
+    Targets, thresholds and results are in the regressor's unit. The object keeps its compiled
+    programs: a second call with the same number of images of the same size compiles nothing.
+
+    Args:
+        generator: a DDPM for `ACRE`, a Diff-AE for `DiffAERE`; see `load_network`.
+        regressor: a `Network`; or a differentiable JAX function from images [B, H, W, 3] in [0, 1]
+            to predictions [B]; or `(apply, variables)` with predictions `apply(variables, images)`.
+        method: `ACRE(...)` or `DiffAERE(...)`; its threshold is in the regressor's unit.
+        unit: of the regressor. Default: a network's own; for a function, that of its values.
+        batch_size: images in work at a time, which changes no result; "auto": as many as fit
+            into memory.
+        seed: seed of all randomness, 0 to 2^32 - 1.
+
+    Raises:
+        UserError: an argument is of the wrong kind or does not fit the others.
+    """
+
+    def __init__(
+        self,
+        generator: Network,
+        regressor: Regressor,
+        method: Options | None = None,
+        *,
+        unit: Unit | None = None,
+        batch_size: int | str = 16,
+        seed: int = 0,
+    ):
+        method = ACRE() if method is None else method
+        if not isinstance(method, Options):
+            raise UserError(f"method={method!r} must be ACRE(...) or DiffAERE(...).")
+        if not isinstance(generator, Network):
+            raise UserError(
+                f"generator is of type {type(generator).__name__}; it must be a network: "
+                "load_network(DIRECTORY) reads one."
+            )
+        batch_size = parse_batch_size(batch_size)
+        check_seed(seed)
+        keep_compiled_programs()
+        self.generator = generator
+        self.method = method
+        self.seed = int(seed)
+        self.image_size = int(generator.description["image_size"])
+        self.unit, apply, self._variables = _open_regressor(regressor, unit, self.image_size)
+        # The methods see what the network predicts, so that their options mean the same for
+        # every label.
+        scaled = dataclasses.replace(method, threshold=method.threshold / self.unit.scale)
+        self._bound = scaled.bind(generator, apply)
+        self._engine = Engine(self._bound, self.params, batch_size, self.seed)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The variables of both networks."""
+        return {"generator": self.generator.variables, "regressor": self._variables}
+
+    def explain(
+        self,
+        images: Any,
+        targets: Any,
+        names: Sequence[str] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Explanation:
+        """Find images near the given ones in which the regressor reads the targets.
+
+        Args:
+            images: [B, H, W, 3] floats in [0, 1], of the generator's size.
+            targets: the value to reach, one for all or [B], in the regressor's unit.
+            names: of the images, for files and reports; default: 0000, 0001, ...
+            on_progress: called with the `Progress` after every step and every finished image.
+
+        Returns:
+            An `Explanation` in the order of `images`.
+
+        Raises:
+            UserError: an argument does not fit; nothing was computed.
+        """
+        images = _check_images(images, self.image_size)
+        targets = _check_targets(targets, len(images), self.unit)
+        names = _check_names(names, len(images))
+        jobs = [Job(i, x, float(y)) for i, (x, y) in enumerate(zip(images, targets, strict=True))]
+        finished: dict[int, Finished] = {}
+        progress = Progress(0, len(jobs), 0, float("nan"))
+        for event in self.stream(jobs, count=len(jobs)):
+            if isinstance(event, Finished):
+                finished[event.job.id] = event
+            progress = progress.after(event)
+            if on_progress is not None:
+                on_progress(progress)
+        results = [finished[i] for i in range(len(jobs))]
+        counterfactuals = [one.counterfactual for one in results]
+        result: Counterfactual = jax.tree.map(lambda *rows: np.stack(rows), *counterfactuals)
+        return Explanation(
+            names=names,
+            input=images,
+            target=targets,
+            image=result.image,
+            reconstruction=result.reconstruction,
+            y_initial=result.y_initial,
+            y_reconstruction=result.y_reconstruction,
+            y_final=result.y_final,
+            success=result.success,
+            reason=tuple(
+                stop_reason(one, self.method.threshold, self.unit) for one in counterfactuals
+            ),
+            iterations=result.iterations,
+            seconds=np.asarray([one.seconds for one in results], np.float32),
+            curve=result.curve,
+            mask=result.mask,
+            config=self.config(),
+        )
+
+    def stream(
+        self,
+        jobs: Iterable[Job],
+        count: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[Event]:
+        """Explain any number of images lazily, with everything in the regressor's unit.
+
+        Args:
+            jobs: images and targets, read a batch ahead.
+            count: number of jobs where it is known.
+            check: called after every step; raises where the work is to end, see `Engine.run`.
+
+        Yields:
+            `Compiled`, `Stepped` and `Finished` events; every job ends with a `Finished`.
+        """
+        unit, originals = self.unit, {}
+
+        def normalised() -> Iterator[Job]:
+            for number, job in zip(itertools.count(), jobs, strict=False):
+                originals[number] = job
+                yield Job(number, job.image, float(unit.normalise(job.target)))
+
+        for event in self._engine.run(normalised(), count, check):
+            if isinstance(event, Stepped):
+                event = dataclasses.replace(event, misses=unit.scale * event.misses)
+            elif isinstance(event, Finished):
+                event = dataclasses.replace(
+                    event,
+                    job=originals.pop(event.job.id),
+                    counterfactual=unit.denormalise_result(event.counterfactual),
+                )
+            yield event
+
+    def config(self) -> dict[str, Any]:
+        """Everything but the images and targets that decides the results, as plain values."""
+        return {
+            "method": {"name": self.method.name, **dataclasses.asdict(self.method)},
+            "generator": {"kind": self.generator.kind, "image_size": self.image_size},
+            "regressor": dataclasses.asdict(self.unit),
+            "seed": self.seed,
+        }
+
+    def __repr__(self) -> str:
+        return f"Explainer({self.generator!r}, {self.method!r}, seed={self.seed})"
+
+
+def explain(
+    images: Any,
+    target: Any,
+    *,
+    generator: Network,
+    regressor: Regressor,
+    method: Options | str = "ac-re",
+    unit: Unit | None = None,
+    seed: int = 0,
+    batch_size: int | str = 16,
+    **options: Any,
+) -> Explanation:
+    """Find counterfactuals in one call: `Explainer(...).explain(images, target)`.
+
+    Args:
+        images: see `Explainer.explain`.
+        target: see `Explainer.explain`.
+        generator: see `Explainer`.
+        regressor: see `Explainer`.
+        method: `ACRE(...)` or `DiffAERE(...)`; or "ac-re" or "diffae-re" with `options`.
+        unit: see `Explainer`.
+        seed: see `Explainer`.
+        batch_size: see `Explainer`.
+        **options: of the method, where it is given by its name.
+
+    Raises:
+        UserError: an argument does not fit.
+    """
+    if isinstance(method, str):
+        method = method_options(method, options)
+    elif options:
+        raise UserError(f"{next(iter(options))} is an option of the method: give it to {method!r}.")
+    explainer = Explainer(generator, regressor, method, unit=unit, batch_size=batch_size, seed=seed)
+    return explainer.explain(images, target)
+
+
+def _open_regressor(
+    regressor: Regressor, unit: Unit | None, size: int
+) -> tuple[Unit, Callable[[Any, jax.Array], jax.Array], Any]:
+    """The regressor's unit, its function of (variables, images), and its variables."""
+    if isinstance(regressor, Network):
+        if regressor.kind not in REGRESSORS:
+            raise UserError(
+                f"regressor is a {regressor.kind}; it must be a network of kind "
+                f"{' or '.join(REGRESSORS)}, or a function."
+            )
+        if regressor.description["image_size"] != size:
+            raise UserError(
+                f"The generator is of {size} pixels and the regressor of "
+                f"{regressor.description['image_size']}; give two networks of one image size."
+            )
+        if unit is None:
+            unit = unit_of(regressor.description, {})
+        apply, variables = regressor.module.apply, regressor.variables
+    elif isinstance(regressor, tuple) and len(regressor) == 2 and callable(regressor[0]):
+        apply, variables = regressor
+        _check_output(lambda x: apply(variables, x), size)
+    elif callable(regressor):
+        _check_output(regressor, size)
+        # The methods read one image at a time, under vmap.
+        shape = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        apply, variables = hoist_constants(regressor, shape)
+    else:
+        raise UserError(
+            f"regressor is of type {type(regressor).__name__}; it must be a network, a function "
+            "images [B, H, W, 3] -> [B], or (apply, variables)."
+        )
+    return unit or Unit(), apply, variables
+
+
+def _check_output(function: Callable[[jax.Array], jax.Array], size: int) -> None:
+    out = jax.eval_shape(function, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))
+    if getattr(out, "shape", None) != (2,):
+        raise UserError(
+            f"regressor returns {out} for two images; it must return one number for each."
+        )
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise UserError(
+            f"regressor returns numbers of type {out.dtype}; it must return floats, which have a "
+            "gradient."
+        )
+
+
+def _check_images(images: Any, size: int) -> np.ndarray:
+    try:
+        images = np.asarray(images)
+        numeric = np.issubdtype(images.dtype, np.floating) or images.dtype == bool
+        images = images.astype(np.float32) if numeric else images
+    except (ValueError, TypeError):
+        raise UserError(
+            f"images must be one array [B, {size}, {size}, 3]; these are of different sizes or are "
+            "no numbers."
+        ) from None
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+        raise UserError(
+            f"images has shape {images.shape}; this generator needs [B, {size}, {size}, 3]."
+        )
+    if not numeric or not (images.min() >= 0 and images.max() <= 1):
+        raise UserError("images must be floats in [0, 1]; divide uint8 images by 255.")
+    return images
+
+
+def _check_targets(targets: Any, count: int, unit: Unit) -> np.ndarray:
+    try:
+        if np.iscomplexobj(targets):
+            raise ValueError
+        with np.errstate(over="ignore"):
+            targets = np.broadcast_to(np.asarray(targets, np.float32), count)
+    except (ValueError, TypeError):
+        raise UserError(f"targets must be one number, or one for each of {count} images.") from None
+    if not np.isfinite(unit.normalise(targets)).all():
+        raise UserError(
+            "targets holds a value that is not finite in float32; give one number for each image."
+        )
+    return targets
+
+
+def _check_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    if names is None:
+        digits = max(4, len(str(count - 1)))
+        return tuple(f"{i:0{digits}d}" for i in range(count))
+    names = tuple(map(str, names))
+    if len(names) != count or len(set(names)) != count:
+        raise UserError(f"names must hold a different name for each of {count} images.")
+    return names

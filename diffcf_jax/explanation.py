@@ -1,0 +1,214 @@
+"""The result of an explanation: arrays in memory, and the same on disk."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffcf_jax.counterfactual.types import Counterfactual, Stop
+from diffcf_jax.data.record import Record
+from diffcf_jax.errors import UserError
+from diffcf_jax.files import read_image, to_uint8
+from diffcf_jax.report.html import read_summary, write_report
+from diffcf_jax.results.log import read_results, write_results
+from diffcf_jax.results.summary import environment, summarise, write_summary
+from diffcf_jax.results.workdir import check_config, locked, write_config
+from diffcf_jax.results.writer import ResultWriter
+from diffcf_jax.units import Unit
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """Counterfactuals of B images; every value is in the regressor's unit.
+
+    Attributes:
+        names: of the images, B of them.
+        input: [B, H, W, 3] float32 in [0, 1], the images that were explained.
+        target: [B] float32, the values that the counterfactuals were to reach.
+        image: [B, H, W, 3] in [0, 1], the counterfactuals, exactly as they are saved.
+        reconstruction: [B, H, W, 3] in [0, 1], what the generator makes of the unchanged inputs.
+        y_initial: [B] float32, predictions for the inputs.
+        y_reconstruction: [B] float32, predictions for the reconstructions.
+        y_final: [B] float32, predictions for the counterfactuals.
+        success: [B] bool, |y_final - target| <= threshold.
+        reason: for each image why it did not succeed, one sentence; None where it did.
+        iterations: [B] int32, optimisation steps.
+        seconds: [B] float32, each image's share of the time of the steps.
+        curve: [B, largest number of iterations] float32, the prediction that each step saw; NaN
+            after the last one.
+        mask: [B, H, W, 1], 1 where AC-RE kept the input; 0 everywhere for Diff-AE-RE. None in an
+            explanation that was loaded, since it is not saved.
+        config: the method's options, the unit, the seed, as plain values.
+    """
+
+    names: tuple[str, ...]
+    input: np.ndarray
+    target: np.ndarray
+    image: np.ndarray
+    reconstruction: np.ndarray
+    y_initial: np.ndarray
+    y_reconstruction: np.ndarray
+    y_final: np.ndarray
+    success: np.ndarray
+    reason: tuple[str | None, ...]
+    iterations: np.ndarray
+    seconds: np.ndarray
+    curve: np.ndarray
+    mask: np.ndarray | None
+    config: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        size = self.input.shape[1]
+        return (
+            f"Explanation({len(self)} images of {size} pixels, {int(self.success.sum())} reach "
+            f"their target)"
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the folder that `explain.py` writes, without its report.
+
+        It then holds results.jsonl, summary.json, summary.csv, config.json and the images in
+        input/, reconstruction/, cf/ and heatmap/. Results that the folder holds of the same
+        config stay; those of the same names and targets are replaced.
+
+        Args:
+            folder: made where it does not exist.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: the folder cannot be written, or holds results of another config.
+        """
+        folder, config = Path(folder).expanduser(), dict(self.config)
+        unit = config["regressor"].get("name")
+        config["regressor"] = {**config["regressor"], "unit": unit}
+        config |= {"data": {"name": "arrays"}, "targets": ""}
+        with locked(folder):
+            check_config(folder, config)
+            write_config(folder, config)
+            before = read_results(folder) if (folder / "results.jsonl").exists() else []
+            names = list(dict.fromkeys([*(row["name"] for row in before), *self.names]))
+            with ResultWriter(folder, names, several_targets=True) as writer:
+                for i, name in enumerate(self.names):
+                    self._save_one(writer, i, names.index(name), unit)
+            rows = read_results(folder)
+            write_results(folder, rows)
+            summary = summarise(rows, config, float(self.seconds.sum()), environment())
+            write_summary(folder, summary)
+        return folder
+
+    def report(self, folder: str | Path) -> Path:
+        """Save to a folder and write its report.html, one page that opens offline.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            UserError: see `save`.
+        """
+        return write_report(self.save(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Explanation":
+        """Read what `save` or `explain.py` wrote; inputs that could not be explained are left out.
+
+        Raises:
+            UserError: the folder holds no results, or a file is missing or broken.
+        """
+        folder = Path(folder).expanduser()
+        rows = [row for row in read_results(folder) if "error" not in row]
+        if not rows:
+            raise UserError(f"{folder} holds no explained image.")
+        rows.sort(key=lambda row: (row["id"], row["target"]))
+
+        def images(key: str) -> np.ndarray:
+            # As `quantize` has them: XLA and numpy divide differently in the last bit.
+            table = (np.arange(256) / 255).astype(np.float32)
+            return np.stack([table[read_image(folder / row[key])] for row in rows])
+
+        def numbers(key: str) -> np.ndarray:
+            values = [np.nan if row[key] is None else row[key] for row in rows]
+            return np.asarray(values, np.float32)
+
+        curves = [np.asarray([np.nan if y is None else y for y in row["curve"]]) for row in rows]
+        curve = np.full((len(rows), max(map(len, curves))), np.nan, np.float32)
+        for i, values in enumerate(curves):
+            curve[i, : len(values)] = values
+        return cls(
+            names=tuple(row["name"] for row in rows),
+            input=images("input"),
+            target=numbers("target"),
+            image=images("cf"),
+            reconstruction=images("reconstruction"),
+            y_initial=numbers("y_initial"),
+            y_reconstruction=numbers("y_reconstruction"),
+            y_final=numbers("y_final"),
+            success=np.asarray([row["success"] for row in rows]),
+            reason=tuple(row["reason"] for row in rows),
+            iterations=np.asarray([row["iterations"] for row in rows], np.int32),
+            seconds=numbers("seconds"),
+            curve=curve,
+            mask=None,
+            config=read_summary(folder)["config"],
+        )
+
+    def _save_one(self, writer: ResultWriter, i: int, id: int, unit: str | None) -> None:
+        name, target = self.names[i], float(self.target[i])
+        if not _is_finite(self, i):
+            writer.save_error(id, name, target, self.reason[i] or not_finite(name))
+            return
+        found = Counterfactual(
+            image=self.image[i],
+            reconstruction=self.reconstruction[i],
+            y_initial=self.y_initial[i],
+            y_reconstruction=self.y_reconstruction[i],
+            y_final=self.y_final[i],
+            success=self.success[i],
+            stop=None,
+            iterations=self.iterations[i],
+            curve=self.curve[i],
+            mask=None,
+        )
+        record = Record(id, name, to_uint8(self.input[i], name))
+        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit)
+
+
+def stop_reason(found: Counterfactual, threshold: float, unit: Unit) -> str | None:
+    """Why a search did not succeed, one sentence; None if it did.
+
+    Args:
+        found: the result of one image, in the regressor's unit.
+        threshold: in that unit.
+        unit: named in the sentence.
+    """
+    if found.success:
+        return None
+    steps = f"after {int(found.iterations)} iterations"
+    if found.stop == Stop.PREDICTION:
+        return f"the regressor's prediction is not finite {steps}"
+    if found.stop == Stop.GRADIENT:
+        return f"the gradient of the regressor is not finite {steps}"
+    name = f" {unit.name}" if unit.name else ""
+    return f"the saved image misses the target by more than {threshold:g}{name} {steps}"
+
+
+def not_finite(name: str) -> str:
+    """What is said of an image whose result cannot be saved."""
+    return f"{name} leads to a value that is not finite."
+
+
+def is_finite(found: Any) -> bool:
+    """Whether a result can be saved: its images and predictions are finite."""
+    values = (found.image, found.reconstruction, found.y_final, found.y_initial)
+    return all(np.isfinite(value).all() for value in values)
+
+
+def _is_finite(explanation: Explanation, i: int) -> bool:
+    names = ("image", "reconstruction", "y_final", "y_initial")
+    return all(np.isfinite(getattr(explanation, name)[i]).all() for name in names)
