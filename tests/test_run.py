@@ -1,5 +1,6 @@
 import json
 import resource
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffcf_jax import ACRE
 from diffcf_jax import run as run_module
 from diffcf_jax.checkpoint.network import init_variables
 from diffcf_jax.checkpoint.store import save_network
-from diffcf_jax.counterfactual.engine import Finished, Job
+from diffcf_jax.counterfactual.batching import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.results.log import read_results
@@ -152,14 +154,14 @@ def test_a_full_disk_stops_the_run_and_a_rerun_goes_on(tmp_path, config):
 def test_a_folder_that_vanishes_and_comes_back(tmp_path, config, monkeypatch):
     data = folder_of_images(tmp_path / "images", 8)
     config = {**config, "data": data, "targets": "0.5", "batch_size": 1}
-    save = run_module._save
+    save = ResultWriter.save
 
     def save_and_move(*arguments):
         save(*arguments)
         if (tmp_path / "images").exists():
             (tmp_path / "images").rename(tmp_path / "gone")
 
-    monkeypatch.setattr(run_module, "_save", save_and_move)
+    monkeypatch.setattr(ResultWriter, "save", save_and_move)
     _, errors = run(tmp_path / "out", **config)
     assert 0 < len(errors) < 8 and all("image" in error for error in errors)
     (tmp_path / "gone").rename(tmp_path / "images")
@@ -183,9 +185,9 @@ def test_a_reconstruction_that_is_not_finite(tmp_path):
     image = jnp.full(record.image.shape, 0.5)
     found = methods.Counting().init({}, image, 0.5, None).result
     found = jax.device_get(found.replace(reconstruction=image.at[0, 0, 0].set(jnp.nan)))
-    finished = Finished(Job(0, image, 0.5, (record, 0.5)), found, 1.0)
+    finished = Finished(Job(0, image, 0.5, record), found, 1.0)
     with ResultWriter(tmp_path, [record.name]) as writer:
-        run_module._save(writer, finished, Unit(), 0.05)
+        run_module._saver(writer, SimpleNamespace(unit=Unit(), method=ACRE()))(finished)
     (row,) = read_results(tmp_path)
     assert "not finite" in row["error"]
 
@@ -233,7 +235,16 @@ def test_wrong_configs(tmp_path, config):
         ({"data": {**config["data"], "name": "circles"}}, "config.data.name='circles'"),
         ({"data": {**config["data"], "limit": 0}}, "config.data.limit=0"),
         ({"data": {**config["data"], "path": str(tmp_path / "no")}}, "no"),
-        ({"method": {**config["method"], "iteration": 3}}, "iteration"),
+        (
+            {"method": {**config["method"], "iteration": 3}},
+            r"config\.method\.iteration is no option of ac-re: did you mean iterations",
+        ),
+        (
+            {"method": {**config["method"], "tau": 60}},
+            r"config\.method\.tau=60 must lie between 1 and 50",
+        ),
+        ({"targets": "1_0"}, "config.targets has '1_0'"),
+        ({"targets": "1e39"}, "config.targets has '1e39', which is not a finite number in float32"),
     ):
         with pytest.raises(UserError, match=message):
             run(tmp_path / "out", **{**config, **change})
@@ -255,7 +266,10 @@ def test_values_are_in_the_configs_unit(tmp_path, config):
         assert row[key] == pytest.approx(100 * plain[key], rel=1e-5)
     assert row["curve"] == pytest.approx([100 * y for y in plain["curve"]], rel=1e-5)
     assert row["success"] == plain["success"] and row["iterations"] == plain["iterations"]
-    assert "more than 5 years after" in (row["reason"] or "more than 5 years after")
+    if row["success"]:
+        assert row["reason"] is None and abs(row["y_final"] - 60) <= 5
+    else:
+        assert "misses the target by more than 5 years after" in row["reason"]
     summary = json.loads((tmp_path / "years" / "summary.json").read_text())
     assert summary["metrics"]["final_error"]["unit"] == "years"
     assert "Target (years)" in report.read_text()
