@@ -14,7 +14,6 @@ import numpy as np
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import Network
-from diffcf_jax.counterfactual.aot import Estimate, compile_only
 from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Finished, Job, Statistics, explain_all
 from diffcf_jax.counterfactual.types import Method
@@ -23,7 +22,6 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import strict_json
 from diffcf_jax.inputs import (
-    abstract_networks,
     check_seed,
     load_networks,
     open_data,
@@ -146,36 +144,6 @@ def run(
             summary["engine"] = engine_figures(parts) or read_engine_figures(workdir)
             write_summary(workdir, summary)
             return write_report(workdir), [row["error"] for row in rows if "error" in row]
-
-
-def compile_for(
-    topology: str,
-    method: Mapping[str, Any],
-    generator: Mapping[str, Any],
-    regressor: Mapping[str, Any],
-    batch_size: int | str,
-    **_: Any,
-) -> Estimate:
-    """Compiles a run's iteration for a TPU pod that is not there, and estimates its speed.
-
-    Needs no weights: a checkpoint that has not been converted yet is known by its preset.
-
-    Args:
-        topology: such as "v5e:16x16", see `compile_only`.
-        method: as in `run`.
-        generator: as in `run`.
-        regressor: as in `run`.
-        batch_size: images on all chips together; "auto": one on each.
-
-    Raises:
-        UserError: the config, a checkpoint or the topology does not serve.
-    """
-    slots = parse_batch_size(batch_size)
-    networks = abstract_networks(generator, regressor)
-    built, params, _, size = _build(method, *networks, regressor)
-    shape = (size, size, 3)
-    precision = method.get("precision", "float32")
-    return compile_only(built, params, shape, 1 if slots == "auto" else slots, topology, precision)
 
 
 def _build(

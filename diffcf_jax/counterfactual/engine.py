@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from diffcf_jax import parallel
+from diffcf_jax import chips, parallel
 from diffcf_jax.counterfactual.memory import out_of_memory
 from diffcf_jax.counterfactual.programs import compile_programs, largest_programs
 from diffcf_jax.counterfactual.slots import Finished, Job, Slots, Statistics, Waiting
@@ -58,7 +58,7 @@ def explain_all(
     mesh = parallel.data_mesh(jax.local_devices())
     params = parallel.replicate(params, mesh)
     waiting = Waiting(jobs)
-    peak = parallel.peak_flops(mesh.local_devices[0])
+    peak = chips.peak_flops(mesh.local_devices[0])
     statistics.peak_flops = peak and peak * mesh.size
     size: int | None = None
     if batch_size != "auto":

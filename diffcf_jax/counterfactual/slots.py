@@ -61,7 +61,7 @@ class Statistics:
         seconds: from the first image to the last, without compiling.
         compile_seconds: spent on compiling.
         flops: of one iteration of one image.
-        peak_flops: a second, of all devices; None where it is not known (`parallel.peak_flops`).
+        peak_flops: a second, of all devices; None where it is not known (`chips.peak_flops`).
     """
 
     slots: int = 0
