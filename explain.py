@@ -8,7 +8,8 @@ from ml_collections import config_flags
 
 from diffcf_jax import cli, parallel
 from diffcf_jax.errors import UserError
-from diffcf_jax.run import compile_for, run
+from diffcf_jax.run import run
+from eval.aot import compile_for
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to explain, and how.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results, images and the report go.")
@@ -16,7 +17,7 @@ _START_OVER = flags.DEFINE_bool(
     "start_over", False, "Remove the results that the workdir holds before anything else."
 )
 _COMPILE_ONLY = flags.DEFINE_bool(
-    "compile_only", False, "Only compile for --topology and tell what to expect there."
+    "compile_only", False, "Compile for --topology, print the expected memory and speed, and exit."
 )
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "A TPU pod, such as v5e:16x16.")
 flags.mark_flag_as_required("config")
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     """
     config = _CONFIG.value.to_dict()
     if _COMPILE_ONLY.value:
-        # Programs for chips that are not there can be put into the cache, but not taken from it.
+        # Without the chips, programs can be put into the cache but not taken from it.
         jax.config.update("jax_enable_compilation_cache", False)
         print(compile_for(_TOPOLOGY.value, **config))
         return

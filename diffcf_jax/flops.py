@@ -9,16 +9,25 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
-    """Operations of all matrix products and convolutions, a multiply-add counting as two.
-
-    A compiler's own count takes the body of a loop once, whatever its length; this one multiplies.
-    What is recomputed in a backward pass counts each time, what nothing needs does not count.
+    """Traces a function and counts its operations, see `traced_flops`.
 
     Args:
         function: a traceable function.
         arguments: arrays or `jax.ShapeDtypeStruct`s.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def traced_flops(traced: jax.stages.Traced) -> float:
+    """Counts the operations of matrix products and convolutions, a multiply-add as two.
+
+    A compiler's own count takes the body of a loop once, whatever its length; this one multiplies.
+    What is recomputed in a backward pass counts each time; what nothing needs does not count.
+
+    Args:
+        traced: what `jax.jit(function).trace(...)` returns, which can be lowered afterwards.
+    """
+    return _count(traced.jaxpr.jaxpr)
 
 
 def _count(jaxpr: Jaxpr) -> float:

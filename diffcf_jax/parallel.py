@@ -29,27 +29,6 @@ _RUN_AGAIN = (
     "the same command again on every host."
 )
 
-# Part of `device_kind` in lower case -> FLOP/s of one device, bfloat16. The first match counts.
-_PEAK_FLOPS = {
-    "tpu v4": 275e12,
-    "tpu v5 lite": 197e12,
-    "tpu v5e": 197e12,
-    "tpu v5": 459e12,
-    "tpu v6": 918e12,
-    "h100 pcie": 756e12,
-    "h100": 989e12,
-    "h200": 989e12,
-    "b200": 2250e12,
-    "a100": 312e12,
-    "a10": 125e12,
-    "l40s": 362e12,
-    "l40": 181e12,
-    "l4": 121e12,
-    "4090": 165e12,
-    "v100": 125e12,
-    "t4": 65e12,
-}
-
 
 def initialize() -> None:
     """Joins the other processes of this run; does nothing on a host of its own.
@@ -206,15 +185,6 @@ def gather(point: str, value: Any, check: Callable[[], None] = lambda: None) -> 
         return [value]
     _client().key_value_set(f"{point}/{process_index()}", json.dumps(value))
     return [json.loads(_await(f"{point}/{i}", check)) for i in range(process_count())]
-
-
-def peak_flops(device: jax.Device) -> float | None:
-    """Operations a second that the matrix units of a device can do in bfloat16, without sparsity.
-
-    From the vendors' data sheets; None for a CPU or a device that is not in the table.
-    """
-    kind = device.device_kind.lower()
-    return next((peak for name, peak in _PEAK_FLOPS.items() if name in kind), None)
 
 
 def _client() -> Any:

@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffcf_jax import parallel
+from diffcf_jax import chips, parallel
 from diffcf_jax.checkpoint.network import Network
-from diffcf_jax.counterfactual.aot import Estimate, compile_only
 from diffcf_jax.counterfactual.batching import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.record import Record
@@ -24,7 +23,6 @@ from diffcf_jax.explainer import Explainer
 from diffcf_jax.explanation import is_finite, not_finite, stop_reason
 from diffcf_jax.files import strict_json
 from diffcf_jax.inputs import (
-    abstract_networks,
     load_networks,
     naming_option,
     open_data,
@@ -131,7 +129,7 @@ def run(
                 for event in _save_all(explainer.stream(jobs, len(share), check), save):
                     statistics = statistics.add(event)
                     _show(progress, event)
-            peak = parallel.peak_flops(jax.local_devices()[0])
+            peak = chips.peak_flops(jax.local_devices()[0])
             figures = {
                 **dataclasses.asdict(statistics),
                 "peak_flops": peak and peak * jax.local_device_count(),
@@ -147,39 +145,6 @@ def run(
             summary["engine"] = engine_figures(parts) or read_engine_figures(workdir)
             write_summary(workdir, summary)
             return write_report(workdir), [row["error"] for row in rows if "error" in row]
-
-
-def compile_for(
-    topology: str,
-    method: Mapping[str, Any],
-    generator: Mapping[str, Any],
-    regressor: Mapping[str, Any],
-    batch_size: int | str,
-    **_: Any,
-) -> Estimate:
-    """Compiles a run's iteration for a TPU pod that is not there, and estimates its speed.
-
-    Needs no weights: a checkpoint that has not been converted yet is known by its preset.
-
-    Args:
-        topology: such as "v5e:16x16", see `compile_only`.
-        method: as in `run`.
-        generator: as in `run`.
-        regressor: as in `run`.
-        batch_size: images on all chips together; "auto": one on each.
-
-    Raises:
-        UserError: the config, a checkpoint or the topology does not serve.
-    """
-    slots = parse_batch_size(batch_size)
-    generator_net, regressor_net = abstract_networks(generator, regressor)
-    with naming_option():
-        built = parse_method(method).bind(generator_net, regressor_net.module.apply)
-    params = {"generator": generator_net.variables, "regressor": regressor_net.variables}
-    size = generator_net.description["image_size"]
-    slots = 1 if slots == "auto" else slots
-    precision = method.get("precision", "float32")
-    return compile_only(built, params, (size, size, 3), slots, topology, precision)
 
 
 def _explainer(

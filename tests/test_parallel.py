@@ -18,17 +18,3 @@ def test_incomplete_variables(monkeypatch):
     monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES must be a number"):
         parallel.initialize()
-
-
-def test_peak_flops():
-    class Device:
-        def __init__(self, kind):
-            self.device_kind = kind
-
-    for kind, peak in (
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("TPU v5 lite", 197e12),
-        ("TPU v5p", 459e12),
-        ("cpu", None),
-    ):
-        assert parallel.peak_flops(Device(kind)) == peak

@@ -7,6 +7,7 @@ import gc
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from diffcf_jax.counterfactual.memory import (
     return_freed_memory,
 )
 from diffcf_jax.counterfactual.types import Method
-from diffcf_jax.flops import count_flops
+from diffcf_jax.flops import traced_flops
 
 # The rest is for states in transit, fragmentation, and on a CPU for everything else that runs.
 _SHARE_OF_FREE_MEMORY = 0.9
@@ -144,17 +145,17 @@ def compile_programs(
     finish = jax.jit(
         jax.vmap(method.finish, in_axes=(None, 0)), in_shardings=(one, many), out_shardings=many
     )
-    with _full_precision(mesh):
-        # One after another, so that each has the memory that the last was compiled in.
+    with _full_precision(mesh), ThreadPoolExecutor() as threads:
+        # Each is compiled while the next is traced.
         init = _lower_init(method, params, image_shape, slots, mesh)
         empty = _shapes(init.out_info)
-        init = init.compile()
-        _return_compilers_memory()
-        step = _jit_step(method, mesh)
-        flops = count_flops(step, params, empty) / slots
-        step = step.lower(params, empty).compile()
-        _return_compilers_memory()
-        finish = finish.lower(params, _shapes(empty, judges)).compile()
+        compiling = [threads.submit(init.compile)]
+        step = _jit_step(method, mesh).trace(params, empty)
+        flops = traced_flops(step) / slots
+        compiling.append(threads.submit(step.lower().compile))
+        finish = finish.lower(params, _shapes(empty, judges))
+        compiling.append(threads.submit(finish.compile))
+        init, step, finish = (program.result() for program in compiling)
     needed = max(map(memory_bytes, (init, step, finish)))
     _return_compilers_memory()
     return Programs(

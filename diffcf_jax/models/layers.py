@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from diffcf_jax.models.cpu.attention import attention
+from diffcf_jax.models import cpu
+from diffcf_jax.models.attention import attention
 from diffcf_jax.models.cpu.materialize import materialize
 from diffcf_jax.models.cpu.same_conv import same_conv
 
@@ -71,7 +72,7 @@ def upsample_nearest(x: Array) -> Array:
 
 
 class GroupNorm(nn.Module):
-    """Group norm over 32 groups (or one a channel), with statistics in float32 at least.
+    """Group norm over 32 groups (or one per channel), with statistics in float32 at least.
 
     Pixels are reduced first, channels of a group after: on CPU its gradient is up to ten times
     faster so than a reduction over [pixels, channels of a group] at once.
@@ -106,13 +107,19 @@ def conv(
     name: str | None = None,
     zeros: bool = False,
 ) -> nn.Conv:
-    """A convolution that keeps the resolution; `zeros` starts it at zero."""
+    """Makes a convolution that keeps the resolution; `zeros` starts it at zero."""
+
+    def convolve(x: Array, kernel: Array, *arguments: Any, **options: Any) -> Array:
+        plain = jax.lax.conv_general_dilated
+        y = same_conv(x, kernel) if cpu.in_use() else plain(x, kernel, *arguments, **options)
+        return checkpoint_name(y, "product")
+
     return nn.Conv(
         features,
         (size, size),
         dtype=dtype,
         kernel_init=nn.initializers.zeros if zeros else uniform_fan_in,
-        conv_general_dilated=lambda x, kernel, *_, **__: same_conv(x, kernel),
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -194,7 +201,7 @@ class ResBlock(nn.Module):
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, self.dtype, "skip_conv")(x)
         x = x + h
-        if train:  # where gradients in kernels read its gradient besides
+        if train:  # its gradient is then read by the gradients in kernels, too
             x = materialize(x)
         return checkpoint_name(x, "sum")
 
@@ -219,7 +226,7 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Adds what the pixels of [B, H, W, C] tell each other."""
+        """Adds self-attention over the pixels of x [B, H, W, C]."""
         b, h, w, c = x.shape
         d = c // self.num_heads
         qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=uniform_fan_in, name="qkv")(

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from diffcf_jax import parallel
+from diffcf_jax import chips, parallel
 from diffcf_jax.data.folder import refuse_inside
 from diffcf_jax.data.loader import batches
 from diffcf_jax.errors import Preempted, UserError
-from diffcf_jax.flops import count_flops
+from diffcf_jax.flops import traced_flops
 from diffcf_jax.training.evaluation import Evaluation
 from diffcf_jax.training.initial import initial_variables
 from diffcf_jax.training.preemption import stop_requests
@@ -151,8 +151,9 @@ def train(
             batch = parallel.shard_batch(next(stream), mesh)
             if step == start + 1:
                 with clock.stopped():
-                    flops = count_flops(update, state, *batch)
-                    update = update.lower(state, *batch).compile()
+                    traced = update.trace(state, *batch)
+                    flops = traced_flops(traced)
+                    update = traced.lower().compile()
             state, found = update(state, *batch)
             ahead.append((step, found))
             clock.tick()
@@ -180,7 +181,7 @@ def train(
 
     folder.close()
     rate = clock.rate()
-    peak = parallel.peak_flops(mesh.devices.flat[0])
+    peak = chips.peak_flops(mesh.devices.flat[0])
     skipped = parallel.gather("what was skipped", [*task.skipped, *stream.skipped])
     return Summary(
         workdir=workdir,

@@ -7,13 +7,15 @@ consists of, and `jax.lax.optimization_barrier` does not keep it from that. A lo
 import jax
 import jax.numpy as jnp
 
+from diffcf_jax.models.cpu import in_use
+
 Array = jax.Array
 
 
 @jax.custom_vjp
 def materialize(x: Array) -> Array:
-    """Returns x [B, ...] itself; on a CPU it and its gradient are copied by a loop."""
-    return jax.lax.platform_dependent(x, cpu=_copy, default=lambda x: x)
+    """Returns x [B, ...] itself; in a program for a CPU a loop copies it, and its gradient."""
+    return _copy(x) if in_use() else x
 
 
 def _forward(x: Array) -> tuple[Array, None]:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.models.cpu.attention import attention
+from diffcf_jax.models.attention import attention
 
 
 def normal(seed, *shape):

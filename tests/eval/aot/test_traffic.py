@@ -1,6 +1,6 @@
 """Bytes are counted where they move: loops every turn, slices in part, main memory alone."""
 
-from diffcf_jax.counterfactual.traffic import count_bytes
+from eval.aot.traffic import count_bytes
 
 # As the TPU compiler prints it: S(1) is the fast memory, other arrays lie in main memory.
 LOOP = """HloModule jit_f, is_scheduled=true
