@@ -3,14 +3,12 @@
 import os
 import pathlib
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps
-
+from diffcf_jax.data.image import load_image
 from diffcf_jax.data.record import Record
 from diffcf_jax.data.table import read_table
 from diffcf_jax.errors import UserError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TABLE = "data.csv"
 
 
@@ -64,50 +62,6 @@ class ImageFolder:
     def target(self, i: int) -> float | None:
         """The target of an image in data.csv, if it has one."""
         return self._targets.get(self.names[i], (None, None))[0]
-
-
-def load_image(path: str | os.PathLike, image_size: int, convert: bool = False) -> np.ndarray:
-    """Reads one image as 8-bit RGB of `image_size` x `image_size` pixels.
-
-    Without `convert` the file must hold exactly that: an explanation should be of the image that
-    the user has, not of one that was changed on the way. With `convert` the first frame is taken
-    and turned as its EXIF data says; 16-bit grey is scaled by 1/257, and of 16-bit colour the high
-    byte is kept; transparency is laid on white; grey, palette and CMYK become RGB; the largest
-    square in the centre is cut out and resized (bilinear, antialiased).
-
-    Args:
-        path: the image file.
-        image_size: width and height, in pixels.
-        convert: convert instead of raising.
-
-    Returns:
-        uint8 [image_size, image_size, 3].
-
-    Raises:
-        UserError: the file is missing or unreadable, has values without a known range (32-bit),
-            or, without `convert`, is not 8-bit RGB of that size, is animated or EXIF-rotated.
-    """
-    if not os.path.isfile(path):
-        raise UserError(f"{path} is not there or is no file: check the name")
-    try:
-        with Image.open(path) as image:
-            range_known = image.mode not in ("I", "F")
-            oddities = [] if convert else _oddities(image, image_size)
-            image.load()
-            if range_known and not oddities:
-                return to_square_rgb(image, image_size)
-    # Pillow's decoders raise nearly anything on damaged data (OSError, SyntaxError, ValueError,
-    # struct.error, IndexError, DecompressionBombError, ...).
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as an image ({_reason(error)}): replace or remove the file"
-        ) from error
-    if not range_known:
-        raise UserError(f"{path} has 32-bit values of unknown range: save it as 8-bit RGB")
-    raise UserError(
-        f"{path} is not one 8-bit RGB image of {image_size}x{image_size} pixels "
-        f"({', '.join(oddities)}): pass --config.data.convert=true to have it converted"
-    )
 
 
 def read_targets(path: str | os.PathLike, names: set[str]) -> dict[str, tuple[float, float | None]]:
@@ -194,54 +148,3 @@ def _is_unicode(name: str) -> bool:
     except UnicodeEncodeError:  # bytes that Python smuggles through as surrogates
         return False
     return True
-
-
-def _oddities(image: Image.Image, image_size: int) -> list[str]:
-    """What keeps an opened, not yet decoded image from being taken as it is, in words."""
-    oddities = []
-    if getattr(image, "is_animated", False):
-        oddities.append("animated or of several pages")
-    # Pillow shows 16-bit colour as 8-bit; only the decoder's raw mode tells.
-    raw_modes = str([arguments for _, _, _, arguments in image.tile])
-    if image.mode.startswith("I;16") or ";16" in raw_modes:
-        oddities.append("16-bit")
-    if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"):
-        oddities.append("grey")
-    elif image.mode in ("P", "PA"):
-        oddities.append("with a palette")
-    elif image.mode not in ("RGB", "RGBA"):
-        oddities.append(image.mode)
-    if image.has_transparency_data:
-        oddities.append("with transparency")
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        oddities.append("rotated by its EXIF data")
-    if image.size != (image_size, image_size):
-        oddities.append(f"{image.width}x{image.height} pixels")
-    return oddities
-
-
-def to_square_rgb(image: Image.Image, image_size: int) -> np.ndarray:
-    """Converts an image as `load_image` does: uint8 [image_size, image_size, 3]."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip at 255 instead of scaling.
-        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    if image.size != (image_size, image_size):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.array(image)
-
-
-def _reason(error: Exception) -> str:
-    # Pillow's messages repeat the path.
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "unknown or damaged format"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__

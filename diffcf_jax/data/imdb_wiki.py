@@ -30,6 +30,7 @@ from PIL import Image
 
 from diffcf_jax.data.face_crop import crop_face
 from diffcf_jax.data.folder import list_images
+from diffcf_jax.data.image import to_srgb
 from diffcf_jax.data.labelled import LabelledImages
 from diffcf_jax.data.table import number
 from diffcf_jax.errors import UserError
@@ -180,7 +181,7 @@ def _crop_file(
         if not np.isfinite(points).all():
             return f"{name} has landmarks that are not finite in {LANDMARKS}"
         with Image.open(photos / name) as photo:
-            face = crop_face(photo.convert("RGB"), points, crop_size)
+            face = crop_face(to_srgb(photo), points, crop_size)
     # Damaged files raise nearly anything.
     except Exception as error:
         return f"{photos / name} cannot be cropped ({type(error).__name__}: {error})"
