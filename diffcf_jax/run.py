@@ -19,6 +19,7 @@ from diffcf_jax.counterfactual.build import build_method
 from diffcf_jax.counterfactual.engine import Finished, Job, Statistics, explain_all
 from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
+from diffcf_jax.data.open import open_data
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import strict_json
@@ -26,7 +27,6 @@ from diffcf_jax.inputs import (
     abstract_networks,
     check_seed,
     load_networks,
-    open_data,
     parse_batch_size,
     parse_targets,
 )

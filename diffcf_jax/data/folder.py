@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import posixpath
+from collections.abc import Iterator
 
 from diffcf_jax.data.image import load_image
 from diffcf_jax.data.record import Record
@@ -83,12 +85,14 @@ def read_targets(path: str | os.PathLike, names: set[str]) -> dict[str, tuple[fl
 
 
 def refuse_inside(folder: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Refuses to write into a folder of images, where the next run would find what this one wrote.
+    """Refuse to write into a folder of images, where the next run would find what this one wrote.
 
     Raises:
-        UserError: the workdir lies in the folder.
+        UserError: the workdir lies in the folder, or in one that it links to.
     """
-    if workdir.resolve().is_relative_to(folder.resolve()):
+    workdir, folder = workdir.resolve(), folder.resolve()
+    holding = {folder, *(real for _, real, _ in _walk(folder))} if folder.is_dir() else {folder}
+    if not holding.isdisjoint((workdir, *workdir.parents)):
         raise UserError(
             f"{workdir} lies in config.data.path, whose images the next run would take: give a "
             "--workdir outside of it."
@@ -96,9 +100,10 @@ def refuse_inside(folder: pathlib.Path, workdir: pathlib.Path) -> None:
 
 
 def list_images(folder: pathlib.Path) -> list[str]:
-    """Sorted posix names of the images in a folder and in the folders below it.
+    """Return the sorted posix names of the images in a folder and in the folders below it.
 
-    Files count by their suffix (`SUFFIXES`, in any case); hidden files and folders do not.
+    Files count by their suffix (`SUFFIXES`, in any case); hidden files and folders do not. Links to
+    files and folders are followed, except to a folder that holds the link itself.
 
     Raises:
         UserError: no such folder, no image in it, a name that is not UTF-8.
@@ -106,20 +111,12 @@ def list_images(folder: pathlib.Path) -> list[str]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}: set --config.data.path to a folder of images")
-
-    def unreadable(error: OSError):
-        raise UserError(
-            f"{error.filename} cannot be listed ({error.strerror}): check its permissions"
-        ) from error
-
-    names = []
-    for directory, subdirectories, files in os.walk(folder, onerror=unreadable):
-        subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
-        names += [
-            (pathlib.Path(directory) / name).relative_to(folder).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES)
-        ]
+    names = [
+        posixpath.join(prefix, name)
+        for prefix, _, files in _walk(folder)
+        for name in files
+        if name.lower().endswith(SUFFIXES)
+    ]
     if not names:
         raise UserError(
             f"{folder} holds no image ({', '.join(SUFFIXES)}): set --config.data.path to a folder "
@@ -129,6 +126,39 @@ def list_images(folder: pathlib.Path) -> list[str]:
         if not _is_unicode(name):
             raise UserError(f"{folder} has a file name that is not UTF-8, {ascii(name)}: rename it")
     return sorted(names)
+
+
+def _walk(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path, list[str]]]:
+    """Yield a folder and those below it: posix name, real path, names of files; nothing hidden.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    pending: list[tuple[str, frozenset[pathlib.Path]]] = [("", frozenset())]
+    while pending:
+        prefix, above = pending.pop()  # and the real paths of the folders that led there
+        here, real = folder / prefix, pathlib.Path(os.path.realpath(folder / prefix))
+        if real in above:
+            continue
+        files, folders = [], []
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        (folders if _is_folder(entry) else files).append(entry.name)
+        except OSError as error:
+            raise UserError(
+                f"{here} cannot be listed ({error.strerror}): check its permissions"
+            ) from error
+        yield prefix, real, files
+        pending += [(posixpath.join(prefix, name), above | {real}) for name in folders]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere: to be named when it is read
+        return False
 
 
 def _refuse_equal_stems(folder: pathlib.Path, names: list[str]) -> None:

@@ -190,7 +190,7 @@ def test_long_texts_of_a_png(tmp_path, monkeypatch):
 
 
 def from_adobe(color):
-    """Adobe RGB (1998) to sRGB by their definitions: gamma, primaries with the same white, curve."""
+    """Convert Adobe RGB (1998) to sRGB by their definitions: gamma, primaries, curve."""
     linear = (np.asarray(color) / 255) ** (563 / 256)
     matrix = [[1.39836, -0.39836, 0.0], [0.0, 1.0, 0.0], [0.0, -0.04293, 1.04293]]
     linear = np.clip(linear @ np.transpose(matrix), 0, 1)
