@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,29 @@ def write_file(path: Path, data: bytes, temporary_name: str | None = None) -> No
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def check_regular_file(path: str | os.PathLike, most_bytes: int | None = None) -> None:
+    """Refuses what is no regular file, such as a pipe or a device, whose reading might never end.
+
+    Args:
+        path: the file; links are followed.
+        most_bytes: the largest size that is read. None: any.
+
+    Raises:
+        UserError: it is missing, is no regular file or is too large.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        reason = getattr(error, "strerror", None) or error
+    else:
+        if stat.S_ISREG(status.st_mode) and (most_bytes is None or status.st_size <= most_bytes):
+            return
+        reason = "it is not a regular file"
+        if stat.S_ISREG(status.st_mode):
+            reason = f"it has more than {most_bytes >> 20} MB"
+    raise UserError(f"{path} cannot be read ({reason}): check its name and its permissions")
 
 
 def make_folder(path: Path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import numbers
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,6 @@ from diffcf_jax.checkpoint.network import REGRESSORS, Network, abstract_variable
 from diffcf_jax.checkpoint.store import load_network, read_description
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import OptionError, Options
-from diffcf_jax.data.celeba_hq import CelebAHQ
-from diffcf_jax.data.folder import ImageFolder
-from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 
 Config = Mapping[str, Any]
@@ -133,40 +130,6 @@ def check_seed(seed: int) -> None:
         raise UserError(f"seed={seed} must be a whole number between 0 and {2**32 - 1}.")
 
 
-def open_data(data: Config, image_size: int) -> Squares | ImageFolder | CelebAHQ:
-    """Opens the data set that a config names.
-
-    Args:
-        data: `name` ("squares", "folder" or "celeba-hq"), `path` (given to the squares it means a
-            folder of images), `limit`, `convert` (folder), `attribute` and `attribute_targets`
-            (CelebA-HQ: the targets of faces without and with the attribute, in the label's unit).
-        image_size: the networks', in pixels.
-
-    Raises:
-        UserError: the name is unknown, or the folder does not serve.
-    """
-    name, path, limit = data["name"], data["path"], data["limit"]
-    if limit is not None and limit < 1:
-        raise UserError(f"config.data.limit={limit} must be at least 1.")
-    if name == "squares" and not path:
-        return Squares("validation", limit)
-    if name not in ("squares", "folder", "celeba-hq"):
-        raise UserError(
-            f"Unknown data set config.data.name='{name}'; choose squares, folder or celeba-hq."
-        )
-    if not path:
-        raise UserError("config.data.path is empty; give the folder that holds the images.")
-    if name == "celeba-hq":
-        return CelebAHQ(
-            path,
-            image_size=image_size,
-            limit=limit,
-            target_attribute=data["attribute"],
-            targets=_two_targets(data["attribute_targets"]),
-        )
-    return ImageFolder(path, image_size, data["convert"], limit)
-
-
 def _check_fetched(sections: Mapping[str, Config]) -> None:
     """Says how to get the checkpoints that are missing and that the config knows how to get."""
     missing = {
@@ -189,15 +152,6 @@ def _check_fetched(sections: Mapping[str, Config]) -> None:
             f"  convert  {command} {config['convert']} --out {config['checkpoint']}",
         ]
     raise UserError("\n".join(lines))
-
-
-def _two_targets(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) != 2 or not all(math.isfinite(value) for value in values):
-        raise UserError(
-            f"config.data.attribute_targets={tuple(values)} must be two finite numbers: "
-            "the targets without and with the attribute."
-        )
-    return float(values[0]), float(values[1])
 
 
 def _load(role: str, config: Config) -> Network:

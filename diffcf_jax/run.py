@@ -17,6 +17,7 @@ from diffcf_jax import chips, parallel
 from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.batching import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
+from diffcf_jax.data.open import open_data
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.explainer import Explainer
@@ -25,7 +26,6 @@ from diffcf_jax.files import strict_json
 from diffcf_jax.inputs import (
     load_networks,
     naming_option,
-    open_data,
     parse_batch_size,
     parse_method,
     parse_targets,

@@ -1,15 +1,9 @@
 import jax
-import numpy as np
 import pytest
-from PIL import Image
 
-from diffcf_jax.data.folder import ImageFolder
-from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import abstract_networks, load_networks, open_data, parse_targets
+from diffcf_jax.inputs import abstract_networks, load_networks, parse_targets
 from tests import tiny
-
-DATA = {"name": "squares", "path": "", "limit": None, "convert": False}
 
 
 def test_parse_targets():
@@ -20,51 +14,6 @@ def test_parse_targets():
     for text in ("nan", "inf", "a", "0.1;0.2"):
         with pytest.raises(UserError, match="not a finite number"):
             parse_targets(text)
-
-
-def test_open_data(tmp_path):
-    assert isinstance(open_data({**DATA, "limit": 2}, 64), Squares)
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
-    for name in ("squares", "folder"):  # a path alone means a folder
-        data = open_data({**DATA, "name": name, "path": str(tmp_path)}, 64)
-        assert isinstance(data, ImageFolder) and data.names == ["a.png"]
-
-
-def test_celeba_hq_has_targets_in_the_configs_unit(tmp_path):
-    (tmp_path / "CelebA-HQ-img").mkdir()
-    for i in range(2):
-        pixels = np.full((8, 8, 3), 40 * i, np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "CelebA-HQ-img" / f"{i}.jpg")
-    files = {
-        "CelebAMask-HQ-attribute-anno.txt": "2\nBald Young\n0.jpg  -1 -1\n1.jpg  -1  1\n",
-        "CelebA-HQ-to-CelebA-mapping.txt": "idx orig_idx orig_file\n0 5 5.jpg\n1 6 6.jpg\n",
-        "list_eval_partition.txt": "5.jpg 2\n6.jpg 2\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    data = {"name": "celeba-hq", "attribute": "Young", "attribute_targets": (10.0, 80.0)}
-    faces = open_data({**DATA, **data, "path": str(tmp_path)}, 4)
-    assert [faces[i].target for i in range(2)] == [10.0, 80.0]
-    assert faces[1].image.shape == (4, 4, 3)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"name": "circles"}, "config.data.name='circles'"),
-        ({"name": "circles", "path": "somewhere"}, "config.data.name='circles'"),
-        ({"limit": 0}, "config.data.limit=0"),
-        ({"name": "folder"}, "config.data.path is empty"),
-        ({"name": "celeba-hq"}, "config.data.path is empty"),
-        (
-            {"name": "celeba-hq", "path": "x", "attribute": "Young", "attribute_targets": (1.0,)},
-            "two finite numbers",
-        ),
-    ],
-)
-def test_wrong_data(change, message):
-    with pytest.raises(UserError, match=message):
-        open_data({**DATA, **change}, 64)
 
 
 def test_missing_checkpoints_are_told_with_what_makes_them(tmp_path):

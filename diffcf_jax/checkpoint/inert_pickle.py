@@ -1,8 +1,13 @@
 """A pickle machine that builds plain containers and numpy arrays, and runs nothing.
 
-Python's own unpickler imports what a file names and calls it, so a checkpoint can run any program.
-Here a name is only ever a `Placeholder` that carries its text. Calling one gives another one,
-unless the reader of a format gave a function of its own under exactly that name.
+A name is only ever a `Placeholder` that carries its text. Calling one gives another one, unless the
+reader of a format gave a function of its own under exactly that name. Time and memory are
+proportional to the size of the file.
+
+`pickle.Unpickler` with a `find_class` of its own imports nothing either, but it hashes every key (a
+deeply nested tuple overflows the stack and ends the process, a tuple that is doubled 40 times takes
+days) and reserves as much memory as the number of a memo entry asks for. Neither can be bounded
+from outside.
 """
 
 import dataclasses
@@ -18,6 +23,9 @@ VALUES = frozenset(
     + ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE")
     + ("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
 )
+# A call gets at most this many arguments; all of them hold at most this many values per byte.
+MOST_ARGUMENTS = 64
+MOST_VALUES_PER_BYTE = 4
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
@@ -57,8 +65,10 @@ def load(
         everything else as `Placeholder`.
 
     Raises:
-        ValueError, IndexError, KeyError, TypeError: the pickle is damaged.
+        ValueError, IndexError, KeyError, TypeError: the pickle is damaged, or repeats its values so
+            often that making arrays of them would take far more memory than the file.
     """
+    used = allowed = 0
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -69,12 +79,24 @@ def load(
         del stack[start:]
         return items
 
-    def call(function: Any, args: tuple) -> Any:
-        name = function.name if isinstance(function, Placeholder) else type(function).__name__
-        return functions[name](*args) if name in functions else Placeholder(name)
+    def charge(values: Any) -> None:
+        """Count what the arguments of a call hold, which may be the same values many times."""
+        nonlocal used
+        if not isinstance(values, tuple | list) or len(values) > MOST_ARGUMENTS:
+            raise ValueError("the arguments of a pickled call are no short tuple")
+        used += sum(len(v) for v in values if isinstance(v, str | bytes | tuple | list | dict))
+        if used > allowed:
+            raise ValueError("the pickle repeats its values too often")
 
-    for opcode, arg, _ in pickletools.genops(stream):
-        name = opcode.name
+    def call(function: Any, args: Any) -> Any:
+        name = function.name if isinstance(function, Placeholder) else type(function).__name__
+        if name not in functions:
+            return Placeholder(name)
+        charge(args)
+        return functions[name](*args)
+
+    for opcode, arg, position in pickletools.genops(stream):
+        name, allowed = opcode.name, MOST_VALUES_PER_BYTE * position + 1000
         if name in VALUES:
             stack.append(arg)
         elif name in CONSTANTS:
@@ -121,24 +143,27 @@ def load(
         elif name == "GLOBAL":
             stack.append(Placeholder(arg.replace(" ", ".", 1)))
         elif name == "STACK_GLOBAL":
-            module, attribute = stack[-2:]
-            stack[-2:] = [Placeholder(f"{module}.{attribute}")]
+            names = stack[-2:]
+            if not all(isinstance(part, str) for part in names):
+                raise ValueError("a pickled name is no text")
+            stack[-2:] = [Placeholder(".".join(names))]
         elif name in ("EXT1", "EXT2", "EXT4"):
             stack.append(Placeholder(f"copyreg.extension_{arg}"))
         elif name in ("REDUCE", "NEWOBJ"):
             function, args = stack[-2:]
-            stack[-2:] = [call(function, tuple(args))]
+            stack[-2:] = [call(function, args)]
         elif name == "NEWOBJ_EX":
             function = stack[-3]
             stack[-3:] = [Placeholder(getattr(function, "name", "object"))]
         elif name == "INST":
-            stack.append(call(Placeholder(arg.replace(" ", ".", 1)), tuple(pop_mark())))
+            stack.append(call(Placeholder(arg.replace(" ", ".", 1)), pop_mark()))
         elif name == "OBJ":
             function, *args = pop_mark()
-            stack.append(call(function, tuple(args)))
+            stack.append(call(function, args))
         elif name == "BUILD":
             state = stack.pop()
             if isinstance(stack[-1], Buildable):
+                charge(state)
                 stack[-1].build(state)
         elif name in ("PERSID", "BINPERSID"):
             identity = arg if name == "PERSID" else stack.pop()
@@ -161,15 +186,17 @@ def load(
 
 
 def plain_dict(items: Any = ()) -> dict:
-    """Make a dict of pairs; a key that is no number, string or None becomes a placeholder.
+    """Make a dict of pairs; a key that is no text or small number becomes a placeholder.
 
     Hashing a deeply nested key would overflow the interpreter's stack.
     """
-    plain = (str, bytes, int, float, type(None))
-    return {
-        key if isinstance(key, plain) else Placeholder(type(key).__name__): value
-        for key, value in items
-    }
+    return {key if _is_plain(key) else Placeholder(type(key).__name__): v for key, v in items}
+
+
+def _is_plain(key: Any) -> bool:
+    if isinstance(key, int):
+        return key.bit_length() <= 64
+    return isinstance(key, str | bytes | float | None)
 
 
 class NumpyArray(Buildable):
@@ -191,35 +218,52 @@ class NumpyArray(Buildable):
             raise ValueError("its numpy type is missing")
         # Python 2 stored the bytes as a string.
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
-        if not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple):
+        if not isinstance(raw, bytes | bytearray):
             raise ValueError("its numpy type is not a number")
+        check_shape(shape)
         if len(raw) != math.prod(shape) * dtype.numpy().itemsize:
             raise ValueError("it has not as many bytes as its shape needs")
-        order = "F" if column_major else "C"
+        order = "F" if column_major is True or column_major == 1 else "C"
         return np.frombuffer(raw, dtype.numpy()).reshape(shape, order=order)
+
+
+def check_shape(shape: Any) -> None:
+    """Refuse what is no shape of an array.
+
+    Raises:
+        ValueError: it is no tuple of at most 32 natural numbers of 64 bits.
+    """
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) > 32
+        or any(type(n) is not int or not 0 <= n < 2**63 for n in shape)
+    ):
+        raise ValueError("its shape is no tuple of natural numbers")
 
 
 class NumpyType(Buildable):
     """A pickled numpy dtype of numbers."""
 
-    def __init__(self, name: str, *_: Any) -> None:
+    def __init__(self, name: Any, *_: Any) -> None:
         self.name = name
-        self.byte_order = "<"
+        self.byte_order: Any = "<"
 
     def build(self, state: Any) -> None:
         """Take (version, byte order, ...)."""
-        self.byte_order = state[1]
+        self.byte_order = state[1] if len(state) > 1 else None
 
     def numpy(self) -> np.dtype:
         """Return the dtype."""
         if self.name not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"):
-            raise ValueError(f"its numpy type {self.name!r} is not a number")
+            raise ValueError("its numpy type is not a number")
+        if self.byte_order not in ("<", ">", "=", "|"):
+            raise ValueError("its numpy type has an unknown byte order")
         return np.dtype(self.name).newbyteorder(self.byte_order)
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     """Stand for _codecs.encode, by which Python 3 stores bytes for Python 2."""
-    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in an unknown encoding")
     return text.encode("latin-1")
 

@@ -20,8 +20,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from diffcf_jax.checkpoint.inert_pickle import NUMPY_FUNCTIONS, NumpyArray, Placeholder, load
+from diffcf_jax.checkpoint.inert_pickle import (
+    NUMPY_FUNCTIONS,
+    NumpyArray,
+    Placeholder,
+    check_shape,
+    load,
+)
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import check_regular_file
 
 DTYPES = {
     "DoubleStorage": np.dtype("<f8"),
@@ -37,6 +44,9 @@ DTYPES = {
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 STATE_DICT_NAMES = ("state_dict", "model_state_dict")
+# The arrays of a checkpoint together are at most this many times as large as the file: more would
+# be views of the same values, which take memory when the network is made of them.
+MOST_SIZE = 4
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -61,23 +71,33 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         if isinstance(root.get(name), dict):
             root = root[name]
             break
-    arrays = {}
+    arrays, size = {}, 0
     for name, value in root.items():
         if isinstance(value, Tensor | NumpyArray):
             try:
                 value = value.array()
             except (ValueError, OverflowError) as error:
-                raise UserError(f"{path}: the weight {name!r} is damaged: {error}.") from None
-        if not isinstance(value, np.ndarray):
+                raise UserError(f"{path}: the weight {shown(name)} is damaged: {error}.") from None
+        if not isinstance(value, np.ndarray) or not isinstance(name, str):
             raise UserError(
-                f"{path}: {name!r} is {_describe(value)}, not an array; "
+                f"{path}: {shown(name)} is {_describe(value)}, not an array; "
                 f"give a file whose outermost object, or whose {' or '.join(STATE_DICT_NAMES)}, "
                 "is a dictionary of arrays."
             )
-        arrays[str(name)] = value
+        size += value.nbytes
+        if size > MOST_SIZE * path.stat().st_size:
+            raise UserError(f"{path} is damaged: many of its weights share the same values.")
+        arrays[name] = value
     if not arrays:
         raise UserError(f"{path} holds no weights.")
     return arrays
+
+
+def shown(name: Any) -> str:
+    """Quote a name of a stranger's file for a message, cut where it is long."""
+    if not isinstance(name, str):
+        return f"a key {_describe(name)}"
+    return repr(name if len(name) <= 100 else f"{name[:100]}...")
 
 
 def read_object(path: Path) -> Any:
@@ -86,8 +106,7 @@ def read_object(path: Path) -> Any:
     Raises:
         UserError: the file is missing, damaged, compressed or of another format.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file.")
+    check_regular_file(path)
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
     with path.open("rb") as file:
@@ -107,7 +126,7 @@ def read_object(path: Path) -> Any:
     except (Exception, safetensors.SafetensorError) as error:
         # Whatever goes wrong inside is the file's fault: nothing but its bytes is interpreted.
         raise UserError(
-            f"{path} is truncated, damaged or no PyTorch checkpoint: {error}."
+            f"{path} is truncated, damaged or no PyTorch checkpoint: {str(error)[:200]}."
         ) from None
 
 
@@ -123,7 +142,7 @@ class Storage:
     def fill(self, data: Any, offset: int) -> None:
         """Take the buffer from `data`, starting at byte `offset`."""
         if offset + self.numel * self.dtype.itemsize > len(data):
-            raise ValueError(f"storage {self.key} ends beyond the end of the file")
+            raise ValueError(f"storage {shown(self.key)} ends beyond the end of the file")
         if self.numel:
             self.data = np.frombuffer(data, self.dtype, self.numel, offset)
         else:
@@ -141,10 +160,9 @@ class Tensor:
 
     def array(self) -> np.ndarray:
         """Make the view, which must lie inside the storage and not repeat it."""
-        numbers = (self.offset, *self.shape, *self.strides)
-        if any(type(n) is not int or n < 0 for n in numbers):
-            raise ValueError("its offset, shape or strides are not natural numbers")
-        if len(self.shape) != len(self.strides) or len(self.shape) > 32:
+        for numbers in (self.offset,), self.shape, self.strides:
+            check_shape(numbers)
+        if len(self.shape) != len(self.strides):
             raise ValueError("its shape and strides do not fit together")
         data = self.storage.data
         if data is None:
@@ -166,7 +184,7 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
     """Stand for torch._utils._rebuild_tensor_v2 and its predecessor."""
     if not isinstance(storage, Storage):
         return storage
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
+    return Tensor(storage, offset, shape, strides)
 
 
 FUNCTIONS = {
@@ -194,21 +212,23 @@ class _Storages(dict[str, Storage]):
                 dtype = DTYPES[name.removeprefix("torch.")]
             case _:
                 return Placeholder("a storage of another type")
-        if type(numel) is not int or numel < 0:
-            raise ValueError("a storage's size is not a natural number")
-        storage = self.setdefault(str(key), Storage(str(key), dtype, numel))
+        if type(numel) is not int or numel < 0 or not isinstance(key, str):
+            raise ValueError("a storage has no text as its key or no natural number as its size")
+        storage = self.setdefault(key, Storage(key, dtype, numel))
         if (storage.dtype, storage.numel) != (dtype, numel):
-            raise ValueError(f"storage {key} has two types")
+            raise ValueError(f"storage {shown(key)} has two types")
         return storage
 
 
 def _read_zip(path: Path, data: mmap.mmap) -> Any:
-    """Read torch's zip format: NAME/data.pkl and one uncompressed member a storage."""
+    """Read torch's zip format: NAME/data.pkl and one uncompressed member per storage."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"its member {member.filename} is compressed, as in no state dict")
+                raise ValueError(
+                    f"its member {shown(member.filename)} is compressed, as in no state dict"
+                )
         # Uncompressed members that do not overlap can never be larger than the file.
         if sum(member.file_size for member in members) > len(data):
             raise ValueError("its members overlap")
@@ -225,12 +245,12 @@ def _read_zip(path: Path, data: mmap.mmap) -> Any:
         for key, storage in storages.items():
             member = archive.getinfo(f"{prefix}data/{key}")
             if member.file_size != storage.numel * storage.dtype.itemsize:
-                raise ValueError(f"storage {key} has not the size that its tensors name")
+                raise ValueError(f"storage {shown(key)} has not the size that its tensors name")
             # The local header repeats the name and may have another extra field.
             name_size, extra_size = struct.unpack_from("<HH", data, member.header_offset + 26)
             storage.fill(data, member.header_offset + 30 + name_size + extra_size)
             if zlib.crc32(storage.data.view(np.uint8)) != member.CRC:
-                raise zipfile.BadZipFile(f"storage {key} is damaged")
+                raise zipfile.BadZipFile("a storage is damaged")
     return root
 
 
@@ -245,13 +265,16 @@ def _read_pickles(data: mmap.mmap) -> Any:
         raise ValueError("it was written on a big-endian machine")
     storages = _Storages()
     root = load(data, FUNCTIONS, storages.persistent)
-    for key in load(data, {}):
-        if str(key) not in storages:
-            raise ValueError(f"its storage {key} is of a type that cannot be read")
-        storage = storages[str(key)]
+    keys = load(data, {})
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("it has no list of storages")
+    for key in keys:
+        if key not in storages:
+            raise ValueError(f"its storage {shown(key)} is of a type that cannot be read")
+        storage = storages[key]
         (numel,) = struct.unpack("<q", data.read(8))
         if numel != storage.numel:
-            raise ValueError(f"storage {key} has not the size that its tensors name")
+            raise ValueError(f"storage {shown(key)} has not the size that its tensors name")
         storage.fill(data, data.tell())
         data.seek(numel * storage.dtype.itemsize, io.SEEK_CUR)
     return root

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffcf_jax.data.folder import load_image, to_square_rgb
+from diffcf_jax.data.image import load_image, to_square_rgb
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 

@@ -30,6 +30,7 @@ from PIL import Image
 
 from diffcf_jax.data.face_crop import crop_face
 from diffcf_jax.data.folder import list_images
+from diffcf_jax.data.image import to_srgb
 from diffcf_jax.data.labelled import LabelledImages
 from diffcf_jax.data.table import number
 from diffcf_jax.errors import UserError
@@ -40,6 +41,7 @@ PHOTOS = "data/imdb-clean-1024"
 LARGEST_BAD_SHARE = 0.01
 
 _POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+_COLUMNS = [f"{point}_{axis}" for point in _POINTS for axis in "xy"]
 _SOURCE = "run_all.sh of https://github.com/yiminglin-ai/imdb-clean makes it"
 
 
@@ -106,21 +108,16 @@ def crop_all(
         UserError: a table is missing or bad; more than 1% of the photos cannot be cropped.
     """
     tables = {split: _read_table(source / "csvs" / name, ["age"]) for split, name in TABLES.items()}
-    points = [f"{point}_{axis}" for point in _POINTS for axis in "xy"]
-    landmarks = _read_table(source / "csvs" / LANDMARKS, points)
+    landmarks = _read_table(source / "csvs" / LANDMARKS, _COLUMNS)
     if not (source / PHOTOS).is_dir():
         raise UserError(f"{source / PHOTOS} is missing: {_SOURCE}")
 
     names = list(itertools.chain.from_iterable(tables.values()))
-    cells = [
-        [landmarks[name][1][point] for point in points] if name in landmarks else None
-        for name in names
-    ]
     photos = itertools.repeat(source / PHOTOS)
     crop = functools.partial(_crop_file, out=out, image_size=image_size, crop_size=crop_size)
     bad: dict[str, str] = {}
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        reasons = pool.map(crop, photos, names, cells)
+        reasons = pool.map(crop, photos, names, map(landmarks.get, names))
         pairs = zip(names, reasons, strict=True)
         for name, reason in tqdm.tqdm(pairs, total=len(names), unit="photo"):
             if reason is not None:
@@ -164,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _crop_file(
     photos: pathlib.Path,
     name: str,
-    landmarks: list[str] | None,
+    landmarks: tuple[int, dict[str, str]] | None,
     out: pathlib.Path,
     image_size: int,
     crop_size: int,
@@ -175,12 +172,12 @@ def _crop_file(
         return None
     if landmarks is None:
         return f"{name} has no line in {LANDMARKS}"
+    line, cells = landmarks
     try:
-        points = np.array(landmarks, np.float64).reshape(5, 2)
-        if not np.isfinite(points).all():
-            return f"{name} has landmarks that are not finite in {LANDMARKS}"
+        points = [number(cells[column], LANDMARKS, line, column) for column in _COLUMNS]
+        points = np.reshape(points, (5, 2))
         with Image.open(photos / name) as photo:
-            face = crop_face(photo.convert("RGB"), points, crop_size)
+            face = crop_face(to_srgb(photo), points, crop_size)
     # Damaged files raise nearly anything.
     except Exception as error:
         return f"{photos / name} cannot be cropped ({type(error).__name__}: {error})"

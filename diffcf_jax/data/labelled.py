@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffcf_jax.data.folder import list_images, load_image
+from diffcf_jax.data.folder import list_images
+from diffcf_jax.data.image import load_image
 from diffcf_jax.data.record import Record
 from diffcf_jax.data.table import read_table
 from diffcf_jax.errors import UserError

@@ -5,12 +5,19 @@ import io
 import math
 import os
 import pathlib
+import re
+import unicodedata
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import check_regular_file
 
+MOST_BYTES = 1 << 28  # of a table
+
+# float() also takes 1_0, digits of other scripts, "nan" and "infinity".
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -47,9 +54,10 @@ def read_table(
     header = [cell.strip() for cell in header]
     if sorted(header) not in [sorted(header) for header in headers]:
         raise UserError(
-            f'{path}, line 1: the columns are "{",".join(header)}": they must be {wanted}, '
+            f"{path}, line 1: the columns are {_quoted(','.join(header))}: they must be {wanted}, "
             "separated by commas"
         )
+    spelled = _by_normal_form(names)
     values, lines, unknown = {}, {}, []
     for line, cells in rows:
         if len(cells) != len(header):
@@ -60,12 +68,14 @@ def read_table(
         row = dict(zip(header, cells, strict=True))
         name = row["name"]
         if name not in names:
+            name = spelled.get(unicodedata.normalize("NFC", name), name)
+        if name not in names:
             unknown.append((line, name))
             continue
         if name in lines:
             raise UserError(
-                f'{path}, line {line}, column name: "{name}" is already in line {lines[name]}: '
-                "remove one of the two"
+                f"{path}, line {line}, column name: {_quoted(name)} is already in line "
+                f"{lines[name]}: remove one of the two"
             )
         lines[name] = line
         optional_cells = {column: row.get(column, "").strip() for column in optional}
@@ -77,14 +87,15 @@ def read_table(
         (line, name), *others = unknown
         more = f" (nor for {len(others)} more lines)" if others else ""
         raise UserError(
-            f'{path}, line {line}, column name: there is no image "{name}" in the folder{more}: '
-            "write the name with its folders and suffix, or remove the line"
+            f"{path}, line {line}, column name: there is no image {_quoted(name)} in the "
+            f"folder{more}: write the name with its folders and suffix, or remove the line"
         )
     return values
 
 
 def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     """Line numbers and cells of all lines that are not blank (",," is: spreadsheets write it)."""
+    check_regular_file(path, MOST_BYTES)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -101,20 +112,45 @@ def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
         return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {reader.line_num}: not a comma-separated table ({error}): mend the line"
+            f"{path}, line {reader.line_num}: not a comma-separated table ({error}): fix the line"
         ) from error
 
 
 def number(cell: str, path: str | os.PathLike, line: int, column: str) -> float:
-    """The finite number in a cell; raises a UserError that says where the cell is."""
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
+    """Read a number in decimal notation that float32 can hold.
+
+    Args:
+        cell: what is written there, such as "0.25", "-3" or "1e-3".
+        path: the table, for the message.
+        line: of the cell.
+        column: of the cell.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = float(cell) if _DECIMAL.fullmatch(cell.strip()) else math.nan
     # The networks compute in float32.
     if not abs(value) <= _FLOAT32_MAX:
         raise UserError(
-            f'{path}, line {line}, column {column}: "{cell}" is not a finite number: write one '
-            "like 0.25, or remove the line"
+            f"{path}, line {line}, column {column}: {_quoted(cell)} is not a finite number: write "
+            "one like 0.25, or remove the line"
         )
     return value
+
+
+def _by_normal_form(names: Collection[str]) -> dict[str, str]:
+    """Map names in Unicode's composed form to names as they are, where that leads to one only.
+
+    File systems and spreadsheets spell the same letters in different ways (é as one character, or
+    as e and an accent).
+    """
+    spelled: dict[str, str | None] = {}
+    for name in names:
+        form = unicodedata.normalize("NFC", name)
+        spelled[form] = None if form in spelled else name
+    return {form: name for form, name in spelled.items() if name is not None}
+
+
+def _quoted(text: str) -> str:
+    """Quote a cell for a message, cut where it is long."""
+    return f'"{text}"' if len(text) <= 200 else f'"{text[:200]}..."'

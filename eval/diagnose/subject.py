@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from diffcf_jax.checkpoint.network import Network
+from diffcf_jax.data.open import open_data
 from diffcf_jax.diffusion.schedule import Diffusion, make_diffusion
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import load_networks, open_data
+from diffcf_jax.inputs import load_networks
 from diffcf_jax.units import Unit, unit_of
 
 Array = jax.Array

@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import struct
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -247,9 +249,9 @@ def test_damaged_files_are_one_sentence(tmp_path):
             read_state_dict(path)
         message = str(caught.value)
         assert "bad.pt" in message and "\n" not in message and len(message) < 400, case
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="No such file"):
         read_state_dict(tmp_path / "absent.pt")
-    with pytest.raises(UserError, match="not a file"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_state_dict(tmp_path)
 
 
@@ -289,3 +291,142 @@ def test_pickled_numpy_arrays(tmp_path, protocol):
     path.write_bytes(pickle.dumps({"objects": np.array([os.system], object)}, protocol))
     with pytest.raises(UserError, match="'objects' is damaged: its numpy type"):
         read_state_dict(path)
+
+
+# What a stranger's file may make of a few bytes.
+
+
+def doubled(times):
+    """A tuple of two of itself, and so on: its text would have 2^times characters."""
+    return b")" + b"q\x00h\x00\x86" * times
+
+
+SIX_TEXT = value(SIX.tobytes().decode("latin-1"))
+
+
+def array_state(shape, order, raw=SIX_TEXT):
+    """A pickled float32 array with any shape and byte order, as opcodes."""
+    made = call(name("numpy.core.multiarray", "_reconstruct"), b"N", value((0,)), value(b"b"))
+    dtype = call(name("numpy", "dtype"), value("f4"), value(0), value(1))
+    dtype += b"(K\x03" + order + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    return made + b"(K\x01" + shape + dtype + b"\x89" + raw + b"tb"
+
+
+@pytest.mark.parametrize(
+    "shape, order, reason",
+    [
+        (value((None,)), value("<"), "no tuple of natural numbers"),
+        (value((2.0, 3.0)), value("<"), "no tuple of natural numbers"),
+        (value((-2, -3)), value("<"), "no tuple of natural numbers"),
+        (value((0, 10**400)), value("<"), "no tuple of natural numbers"),
+        (value([2, 3]), value("<"), "no tuple of natural numbers"),
+        (doubled(40), value("<"), "no tuple of natural numbers"),
+        (value((2, 3)), value("x"), "unknown byte order"),
+        (value((2, 3)), b"N", "unknown byte order"),
+        (value((2, 3)), doubled(40), "unknown byte order"),
+        (value((2, 4)), value("<"), "not as many bytes"),
+    ],
+)
+def test_array_states_that_are_none(tmp_path, shape, order, reason):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(dictionary(w=array_state(value((2, 3)), value("<"))))
+    np.testing.assert_array_equal(read_state_dict(path)["w"], SIX.reshape(2, 3))
+    path.write_bytes(dictionary(w=array_state(shape, order)))
+    with pytest.raises(UserError, match=f"the weight 'w' is damaged: .*{reason}"):
+        read_state_dict(path)
+
+
+def storage_of(key):
+    return b"(" + value("storage") + name("torch", "FloatStorage") + key + value("cpu") + value(6)
+
+
+NESTED_IN = {
+    "a storage key": dictionary(w=storage_of(doubled(40)) + b"tQ"),
+    "a name": b"\x80\x04" + doubled(40) + doubled(40) + b"\x93.",
+    "a key": b"\x80\x02}" + doubled(40) + value(1) + b"s.",
+    "a type": dictionary(w=call(name("numpy", "dtype"), doubled(40))),
+    "an encoding": dictionary(w=call(name("_codecs", "encode"), value("x"), doubled(40))),
+    "arguments": dictionary(w=name("_codecs", "encode") + doubled(40) + b"R"),
+    "a shape": dictionary(
+        w=call(name("torch._utils", "_rebuild_tensor_v2"), storage_of(value("0")) + b"tQ",
+               value(0), doubled(40), value((1,)))
+    ),
+    "the root": b"\x80\x02" + doubled(40) + b".",
+}  # fmt: skip
+
+
+def quickly_refused(path, seconds=2.0, megabytes=64):
+    tracemalloc.start()
+    start = time.process_time()
+    with pytest.raises(UserError) as caught:
+        read_state_dict(path)
+    assert time.process_time() - start < seconds
+    assert tracemalloc.get_traced_memory()[1] < megabytes << 20
+    tracemalloc.stop()
+    assert len(str(caught.value)) < 500 + len(str(path))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("place", NESTED_IN)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_is_doubled_many_times_is_never_written_out(tmp_path, place, zipped):
+    path = tmp_path / "a.pt"
+    if zipped:
+        torch_zip(path, NESTED_IN[place], {"0": SIX.tobytes()})
+    else:
+        path.write_bytes(NESTED_IN[place])
+    quickly_refused(path)
+
+
+def test_values_that_are_repeated_by_calls(tmp_path):
+    path = tmp_path / "a.pkl"
+    megabyte = value("x" * (1 << 20)) + b"q\x01"
+    encode = name("_codecs", "encode") + b"h\x01" + value("latin1") + b"\x86R"
+    path.write_bytes(b"\x80\x02](" + megabyte + encode * 1000 + b"e.")
+    assert "repeats its values" in quickly_refused(path)
+    raw = value("\0" * (1 << 20)) + b"q\xc8"
+    state = array_state(value((1 << 18,)), value("<"), b"h\xc8")
+    weights = b"".join(value(f"w{i}") + state for i in range(1000))
+    path.write_bytes(b"\x80\x02" + raw + b"0}(" + weights + b"u.")
+    assert "repeats its values" in quickly_refused(path)
+    pairs = b"](" + b"K\x01N\x86" * 10_000 + b"eq\x03"
+    ordered = name("collections", "OrderedDict") + b"h\x03\x85R"
+    path.write_bytes(b"\x80\x02](" + pairs + ordered * 2000 + b"e.")
+    assert "repeats its values" in quickly_refused(path)
+
+
+def test_weights_that_share_their_values(tmp_path):
+    size = 1 << 20
+    weights = {f"w{i}": tensor("0", (size,), (1,)) for i in range(100)}
+    path = torch_zip(tmp_path / "a.pt", dictionary(**weights), {"0": bytes(4 * size)})
+    assert "share the same values" in quickly_refused(path)
+    few = dict(list(weights.items())[:2])  # as tied weights do
+    path = torch_zip(tmp_path / "b.pt", dictionary(**few), {"0": bytes(4 * size)})
+    assert len(read_state_dict(path)) == 2
+
+
+def test_long_names_are_cut_in_messages(tmp_path):
+    long = "n" * 5_000_000
+    path = tmp_path / "a.pkl"
+    for content in (
+        dictionary(**{long: value(1)}),
+        dictionary(**{long: array_state(value((None,)), value("<"))}),
+        b"\x80\x02c" + long.encode() + b"\n" + long.encode() + b"\n.",
+        dictionary(w=storage_of(value(long)) + b"tQ"),
+        b"\x80\x02}" + b"\x8b" + struct.pack("<I", 4_000_000) + b"\x01" * 4_000_000 + b"Ns.",
+    ):
+        path.write_bytes(content)
+        quickly_refused(path)
+    data = dictionary(
+        w=call(name("torch._utils", "_rebuild_tensor_v2"), storage_of(value(long)) + b"tQ")
+    )
+    quickly_refused(torch_zip(tmp_path / "b.pt", data))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.pt")
+    (tmp_path / "b.pt").symlink_to("/dev/zero")
+    for path in "a.pt", "b.pt":
+        with pytest.raises(UserError, match="not a regular file"):
+            read_state_dict(tmp_path / path)

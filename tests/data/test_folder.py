@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffcf_jax.data.folder import ImageFolder, read_targets
+from diffcf_jax.data.folder import ImageFolder, read_targets, refuse_inside
 from diffcf_jax.errors import UserError
 
 SIZE = 16
@@ -75,6 +75,33 @@ def test_results_that_would_overwrite_each_other(tmp_path):
     folder_refused(tmp_path, "b/c.PNG", "b/c.jpg", "b/c.png", "rename")
 
 
+def test_links_to_folders_are_followed(tmp_path):
+    save(tmp_path, "elsewhere/b.png", "elsewhere/deep/c.png", "images/a.png", "images/sub/d.png")
+    images = tmp_path / "images"
+    for link, target in {
+        "linked": "elsewhere", "sub/up": "images", "root": ".", "dangling": "nowhere",
+    }.items():  # fmt: skip
+        (images / link).symlink_to(tmp_path / target)
+    (tmp_path / "elsewhere/back").symlink_to(images)
+    names = ["a.png", "linked/b.png", "linked/deep/c.png", "sub/d.png"]
+    # The link to what holds everything leads to these files on a way of their own, but to no end.
+    more = ["root/elsewhere/b.png", "root/elsewhere/deep/c.png"]
+    data = ImageFolder(images, SIZE)
+    assert data.names == sorted(names + more)
+    assert data[data.names.index("linked/deep/c.png")].image.shape == (SIZE, SIZE, 3)
+
+
+def test_a_workdir_among_the_images_is_refused(tmp_path):
+    save(tmp_path, "elsewhere/b.png", "images/a.png")
+    (tmp_path / "images/linked").symlink_to(tmp_path / "elsewhere")
+    for inside in "images", "images/new/run", "elsewhere/run", "images/linked/run":
+        with pytest.raises(UserError, match="outside of it"):
+            refuse_inside(tmp_path / "images", tmp_path / inside)
+    for outside in "out", "images2/run":
+        refuse_inside(tmp_path / "images", tmp_path / outside)
+    refuse_inside(tmp_path / "missing", tmp_path / "out")
+
+
 def test_bad_image_spoils_only_itself(tmp_path):
     save(tmp_path, "a.png", "c.png")
     save(tmp_path, "b.png", size=(5, 5))
@@ -121,6 +148,10 @@ BAD_TABLES = {
     "name,target\na.png,-inf\n": 'line 2, column target: "-inf"',
     "name,target\na.png,1e39\n": 'line 2, column target: "1e39"',
     "name,target\na.png,old\n": 'line 2, column target: "old"',
+    "name,target\na.png,1_0\n": 'line 2, column target: "1_0"',
+    "name,target\na.png,٣\n": 'line 2, column target: "٣"',
+    "name,target\na.png,0x10\n": 'line 2, column target: "0x10"',
+    f"name,target\na.png,{'1' * 300}x\n": r'line 2, column target: "1{200}\.\.\." is not',
     "name,target\na.png,\n": 'line 2, column target: ""',
     "name,target,y_true\na.png,1,x\n": 'line 2, column y_true: "x"',
     "name,target\na.png,1\n\nc.png,1\n": 'line 4, column name: there is no image "c.png"',
@@ -145,6 +176,33 @@ def test_table_that_is_no_utf8_or_no_file(tmp_path):
     (tmp_path / "data.csv").unlink()
     (tmp_path / "data.csv").mkdir()
     folder_refused(tmp_path, "data.csv", "cannot be read")
+
+
+def test_names_in_either_unicode_form(tmp_path):
+    composed, decomposed = "zo\u00e9.png", "zoe\u0301.png"
+    for there, written in (composed, decomposed), (decomposed, composed):
+        names = {there, "a.png"}
+        (tmp_path / "data.csv").write_text(f"name,target\n{written},1", encoding="utf-8")
+        assert read_targets(tmp_path / "data.csv", names) == {there: (1.0, None)}
+    # Where both are there each is meant as it is written.
+    both = {composed, decomposed}
+    assert read_targets(tmp_path / "data.csv", both) == {composed: (1.0, None)}
+    (tmp_path / "data.csv").write_text(f"name,target\n{composed},1\n{decomposed},2")
+    with pytest.raises(UserError, match="is already in line 2"):
+        read_targets(tmp_path / "data.csv", {composed})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    save(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"b\.png .*not a regular file"):
+        ImageFolder(tmp_path, SIZE)[1]
+    os.mkfifo(tmp_path / "data.csv")
+    folder_refused(tmp_path, "data.csv cannot be read (it is not a regular file)")
+    (tmp_path / "data.csv").unlink()
+    (tmp_path / "data.csv").symlink_to("/dev/zero")
+    folder_refused(tmp_path, "data.csv cannot be read (it is not a regular file)")
 
 
 NAMES = ["a.png", "b c.png", "sub/d.png", 'quo"te.jpg', "é.png", "x,y.png"]

@@ -3,9 +3,7 @@
 import io
 import math
 import pathlib
-import struct
 import tempfile
-import zlib
 
 import numpy as np
 import pytest
@@ -13,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffcf_jax.data.folder import SUFFIXES, load_image
+from diffcf_jax.data.folder import SUFFIXES
+from diffcf_jax.data.image import load_image
 from diffcf_jax.errors import UserError
+from tests.data.pictures import write_png
 
 SIZE = 16
 RNG = np.random.default_rng(0)
@@ -103,22 +103,9 @@ def test_16_bit_grey_is_scaled(tmp_path, suffix):
 
 
 def test_16_bit_color(tmp_path):
-    # Pillow does not write such files: a PNG by hand.
-    values = RNG.integers(0, 65536, [SIZE, SIZE, 3]).astype(">u2")
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    ]
+    values = RNG.integers(0, 65536, [SIZE, SIZE, 3])
     path = tmp_path / "a.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in chunks
-        )
-    )
+    write_png(path, values, 16, 2)
     np.testing.assert_array_equal(strict_refuses(path, "16-bit"), values >> 8)
 
 
@@ -172,9 +159,9 @@ def test_every_oddity_is_named(tmp_path):
 
 
 def test_missing_and_unreadable(tmp_path):
-    refused(tmp_path / "a.png", "not there")
+    refused(tmp_path / "a.png", "does not exist")
     (tmp_path / "folder.png").mkdir()
-    refused(tmp_path / "folder.png", "no file")
+    refused(tmp_path / "folder.png", "not a regular file")
     for data in b"", b"not an image", b"\x89PNG\r\n\x1a\n":
         (tmp_path / "b.png").write_bytes(data)
         refused(tmp_path / "b.png", "cannot be read")
