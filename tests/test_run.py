@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from diffcf_jax import run as run_module
-from diffcf_jax.checkpoint.network import init_variables
 from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.engine import Finished, Job
 from diffcf_jax.data.squares import Squares
@@ -170,7 +169,7 @@ def test_a_folder_that_vanishes_and_comes_back(tmp_path, config, monkeypatch):
 
 
 def test_a_prediction_that_is_not_finite(tmp_path, config):
-    broken = init_variables(tiny.REGRESSOR, jax.random.key(0))
+    broken = tiny.variables(tiny.REGRESSOR)
     broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), broken)
     save_network(tmp_path / "regressor", tiny.REGRESSOR, broken)
     regressor = {"checkpoint": str(tmp_path / "regressor")}

@@ -1,8 +1,12 @@
 """Tiny networks that the tests train, save and explain with."""
 
-import jax
+import math
+import zlib
 
-from diffcf_jax.checkpoint.network import init_variables
+import jax
+import numpy as np
+
+from diffcf_jax.checkpoint.network import abstract_variables
 from diffcf_jax.checkpoint.store import save_network
 
 SIZE = 64  # of the squares
@@ -38,7 +42,28 @@ REGRESSOR = {
 }  # fmt: skip
 
 
+def variables(description, seed=0):
+    """Returns random variables in which every layer has an effect, without compiling anything.
+
+    Kernels are normal with variance 1 / fan-in, biases and running means are 0, scales and running
+    variances are 1. The kernels that start at 0 in a real training (the last one of a residual or
+    attention block and of a UNet) are a tenth as large as the others.
+    """
+
+    def draw(path, leaf):
+        *_, layer, name = (entry.key for entry in path)
+        if name != "kernel":
+            return np.full(leaf.shape, name in ("scale", "var"), leaf.dtype)
+        random = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
+        factor = 0.1 if layer in ("out_conv", "proj_out") else 1
+        deviation = factor / math.sqrt(math.prod(leaf.shape[:-1]))
+        return random.normal(0, deviation, leaf.shape).astype(leaf.dtype)
+
+    drawn = jax.tree_util.tree_map_with_path(draw, abstract_variables(description))
+    return jax.device_put(drawn)
+
+
 def save(directory, description, seed=0):
-    """Saves an initialised network and returns its directory as text."""
-    save_network(directory, description, init_variables(description, jax.random.key(seed)))
+    """Saves a network with random variables and returns its directory as text."""
+    save_network(directory, description, variables(description, seed))
     return str(directory)
