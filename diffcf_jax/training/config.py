@@ -60,8 +60,9 @@ class Augmentation:
                 f"config.augment.color_noise={self.color_noise} must have three numbers, for red, "
                 "green and blue."
             )
-        for std in (*(self.color_noise or ()), self.tile_noise):
-            at_least(0, "config.augment: a standard deviation", std)
+        for std in self.color_noise or ():
+            at_least(0, "config.augment.color_noise: a standard deviation", std)
+        at_least(0, "config.augment.tile_noise", self.tile_noise)
 
 
 @dataclasses.dataclass(frozen=True)
