@@ -1,13 +1,12 @@
 """Trains a network: python train.py --config configs/train/squares_ddpm.py --workdir DIR."""
 
-import inspect
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from diffcf_jax import cli, parallel
-from diffcf_jax.errors import UserError
+from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, and how.")
@@ -24,11 +23,7 @@ def main(argv: list[str]) -> None:
     cli.keep_memory()
     parallel.initialize()
     workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
-    try:
-        inspect.signature(train).bind(workdir, **config)
-    except TypeError as error:
-        raise UserError(f"The config does not fit: {error}.") from None
-    summary = train(workdir, **config)
+    summary = train(workdir, TrainConfig.from_dict(config))
     if parallel.process_index() == 0:
         print(summary)
 

@@ -1,38 +1,30 @@
 """Random changes of a batch of images that leave what it shows, and its labels, as they are."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from diffcf_jax.training.config import Augmentation
+
 Array = jax.Array
 
-OPTIONS = ("flips", "mirror", "rolls", "color_noise", "tile_noise")
 PATCH = 8  # pixels, of the random colours
 
 
-def augment(images: Array, key: Array, options: Mapping[str, Any]) -> Array:
-    """Changes every image of a batch at random.
-
-    Args:
-        images: float [B, H, W, C].
-        key: of the draws.
-        options: which of `flips` (both directions), `mirror` (left and right only) and `rolls`
-            are on; a missing one is off. `color_noise`: see `random_colors`;
-            `tile_noise`: see `random_tiles`.
-    """
+def augment(images: Array, key: Array, options: Augmentation) -> Array:
+    """Changes every image [B, H, W, C] of a batch at random, in the ways that are chosen."""
     key_flip, key_roll, key_color, key_tile = jax.random.split(key, 4)
-    if options.get("flips"):
+    if options.flips:
         images = random_flips(images, key_flip)
-    elif options.get("mirror"):
+    elif options.mirror:
         images = random_mirror(images, key_flip)
-    if options.get("rolls"):
+    if options.rolls:
         images = random_rolls(images, key_roll)
-    if options.get("color_noise"):
-        images = random_colors(images, key_color, options["color_noise"])
-    if options.get("tile_noise"):
-        images = random_tiles(images, key_tile, options["tile_noise"])
+    if options.color_noise:
+        images = random_colors(images, key_color, options.color_noise)
+    if options.tile_noise:
+        images = random_tiles(images, key_tile, options.tile_noise)
     return images
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ from diffcf_jax.diffusion.schedule import (
 from diffcf_jax.errors import UserError
 from diffcf_jax.models.cpu.materialize import materialize
 from diffcf_jax.models.layers import avg_pool
+from diffcf_jax.training.options import check_types
 
 Array = jax.Array
 
@@ -54,6 +55,7 @@ class DDPMObjective:
 
     def __post_init__(self) -> None:
         """Checks what a config may get wrong."""
+        check_types(self, "config.objective")
         steps = self.diffusion.num_timesteps
         if self.max_timestep is not None and not 1 <= self.max_timestep <= steps:
             raise UserError(
@@ -128,7 +130,7 @@ class DiffAEObjective:
     module: nn.Module
     diffusion: Diffusion
     decode_steps: int = 10
-    weighting: str = "uniform"
+    weighting: Literal["uniform", "noise"] = "uniform"
     scales: Sequence[int] = (1,)
 
     frozen: ClassVar[Mapping[str, Any]] = {}
@@ -137,9 +139,8 @@ class DiffAEObjective:
 
     def __post_init__(self) -> None:
         """Checks what a config may get wrong."""
+        check_types(self, "config.objective")
         check_respacing(self.diffusion, "decode_steps", f"ddim{self.decode_steps}")
-        if self.weighting not in ("uniform", "noise"):
-            raise UserError(f"Unknown objective.weighting '{self.weighting}': uniform or noise.")
 
     def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
         """The squared error of the prediction given z_sem(x), at one random timestep an image."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.diffusion.schedule import Diffusion, make_diffusion, q_sample, training_target
-from diffcf_jax.errors import UserError
 from diffcf_jax.sampling import render, sample_codes
 from diffcf_jax.training.batching import Mapper, Read
 from diffcf_jax.training.generators import check_respacing
+from diffcf_jax.training.options import check_types
 
 Array = jax.Array
 
@@ -40,7 +40,7 @@ class LatentDPMObjective:
     module: nn.Module
     diffusion: Diffusion
     diffae: Network
-    loss_type: str = "l1"
+    loss_type: Literal["l1", "mse"] = "l1"
     sample_steps: int = 20
     decode_steps: int = 20
 
@@ -49,8 +49,7 @@ class LatentDPMObjective:
 
     def __post_init__(self) -> None:
         """Checks what a config may get wrong."""
-        if self.loss_type not in ("l1", "mse"):
-            raise UserError(f"Unknown config.objective.loss_type '{self.loss_type}': l1 or mse.")
+        check_types(self, "config.objective")
         check_respacing(self.diffusion, "sample_steps", f"ddim{self.sample_steps}")
         process = make_diffusion(**self.diffae.description["diffusion"])
         check_respacing(process, "decode_steps", f"ddim{self.decode_steps}")

@@ -1,54 +1,39 @@
 """Trains one network: data, update, evaluation, checkpoints, pictures."""
 
 import collections
+import contextlib
+import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import optax
+from jax.sharding import Mesh
 
 from diffcf_jax import chips, parallel
 from diffcf_jax.data.folder import refuse_inside
-from diffcf_jax.data.loader import batches
+from diffcf_jax.data.loader import Batches, batches
 from diffcf_jax.errors import Preempted, UserError
 from diffcf_jax.flops import traced_flops
+from diffcf_jax.results.workdir import locked
+from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.evaluation import Evaluation
 from diffcf_jax.training.initial import initial_variables
 from diffcf_jax.training.preemption import stop_requests
 from diffcf_jax.training.progress import Clock, Reporter, Summary
-from diffcf_jax.training.state import create_state, make_optimizer, make_update
-from diffcf_jax.training.task import make_task
+from diffcf_jax.training.state import TrainState, create_state, make_optimizer, make_update
+from diffcf_jax.training.task import Task, make_task
 from diffcf_jax.training.workdir import Workdir
 
 AHEAD = 2  # updates that the host may be ahead of the devices
-HELD_OUT_IMAGES = 256
 PATIENCE = 10.0  # seconds that a process has to meet another's error itself, see `ending_together`
 
 
 @parallel.ending_together(PATIENCE)
-def train(
-    workdir: Path,
-    network: Mapping[str, Any],
-    data: Mapping[str, Any],
-    optimizer: Mapping[str, Any],
-    steps: int,
-    batch_size: int,
-    ema_decay: float,
-    augment: Mapping[str, bool],
-    seed: int,
-    log_every: int,
-    evaluate_every: int,
-    save_every: int,
-    objective: Mapping[str, Any],
-    accumulate: int = 1,
-    precision: str = "float32",
-    workers: int = 0,
-    init: str = "",
-    evaluation: Mapping[str, Any] | None = None,
-    image_size: int | None = None,
-) -> Summary:
+def train(workdir: Path, config: TrainConfig) -> Summary:
     """Trains a network and writes it to `workdir/network`.
 
     A run that was interrupted continues from its newest checkpoint with the same stream of data
@@ -58,115 +43,116 @@ def train(
 
     Args:
         workdir: gets `config.json`, `checkpoints/`, `network/`, `best/`, `metrics.jsonl`,
-            `tensorboard/`, `pictures/`.
-        network: its description, see `make_task`.
-        data: see `data.open.open_training_data`.
-        optimizer: arguments of `make_optimizer`.
-        steps: number of updates.
-        batch_size: images an update, of all devices of all processes.
-        ema_decay: of the moving average.
-        augment: options of `augment.augment`.
-        seed: of initialisation, data order and noise.
-        log_every: updates between two lines of metrics.
-        evaluate_every: updates between two evaluations on held-out images.
-        save_every: updates between two checkpoints.
-        objective: arguments of the network's objective.
-        accumulate: parts that a batch is worked on in, one after the other; saves memory.
-        precision: "float32" or "bfloat16" for the computation; parameters, optimiser, moving
-            average, norms, softmax and losses are float32 in both.
-        workers: processes that read images; 0 reads them in this one.
-        init: network directory to start from; "" starts afresh.
-        evaluation: `images`, the number of held-out images, and `regressor`, see `Evaluation`.
-        image_size: in pixels, instead of the network's.
+            `tensorboard/`, `pictures/`. Only one run at a time may work in it.
+        config: what to train, and how.
 
     Raises:
-        UserError: something in the config is unknown or does not fit the workdir, or the loss is
-            no longer finite.
+        UserError: something in the config is unknown or does not fit the workdir, another run
+            works in the workdir, or the loss is no longer finite.
         Preempted: the process was told to stop; the state is saved.
-
     """
-    config = {name: value for name, value in locals().items() if name != "workdir"}
-    options = {"images": HELD_OUT_IMAGES, "regressor": "", **(evaluation or {})}
     began = time.monotonic()
-    if data.get("name") == "labelled" and data.get("path"):
-        refuse_inside(Path(data["path"]).expanduser(), workdir)
+    if config.data.get("name") == "labelled" and config.data.get("path"):
+        refuse_inside(Path(config.data["path"]).expanduser(), workdir)
+    with _kept_for_this_run(workdir):
+        training, state = _set_up(workdir, config)
+        clock, flops = _fit(training, state)
+        return _summarise(training, clock, flops, time.monotonic() - began)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Training:
+    """A training that is ready to run.
+
+    Attributes:
+        config: its options.
+        mesh: its devices.
+        folder: its workdir.
+        task: what is trained on what.
+        judge: how it is judged.
+        optimizer: its optimiser.
+        start: updates done before.
+        stream: of the batches from there on.
+    """
+
+    config: TrainConfig
+    mesh: Mesh
+    folder: Workdir
+    task: Task
+    judge: Evaluation
+    optimizer: optax.GradientTransformation
+    start: int
+    stream: Batches
+
+
+def _set_up(workdir: Path, config: TrainConfig) -> tuple[_Training, TrainState]:
+    """Opens data, networks and workdir; makes the state, fresh or from the newest checkpoint."""
     mesh = parallel.data_mesh()
-    counts = {
-        "steps": steps, "log_every": log_every, "evaluate_every": evaluate_every,
-        "save_every": save_every, "evaluation.images": options["images"],
-    }  # fmt: skip
-    _check_positive(counts)
-    part = _part(batch_size, accumulate, mesh.devices.size)
+    part = _part(config, mesh.devices.size)
     folder = Workdir(workdir, config)
-    if image_size is not None:
-        network = {**network, "image_size": image_size}
+    task = make_task(config, part, mesh)
+    judge = Evaluation(task, part, config.seed, mesh, config.evaluation.regressor)
+    optimizer = make_optimizer(config.optimizer, config.steps, task.objective.trained)
 
-    # What is trained, on what, and how it is judged
-    task = make_task(
-        network, data, objective, augment, precision, options.pop("images"), part, mesh
-    )
-    try:
-        judge = Evaluation(task, part, seed, mesh, **options)
-        tx = make_optimizer(steps, **optimizer, trained=task.objective.trained)
-    except TypeError as error:
-        raise UserError(f"config.optimizer or config.evaluation: {error}.") from None
-
-    # The state, fresh or from the newest checkpoint
-    init = "" if folder.resumes else init  # which may be gone meanwhile
-    variables = {**initial_variables(task.network, seed, init), **task.statistics}
-    state = folder.begin(parallel.replicate(create_state(variables, tx), mesh), task.contents)
+    init = "" if folder.resumes else config.init  # which may be gone meanwhile
+    variables = {**initial_variables(task.network, config.seed, init), **task.statistics}
+    state = parallel.replicate(create_state(variables, optimizer), mesh)
+    state = folder.begin(state, task.contents)
     start = int(state.step)
-    if start > steps:
-        raise UserError(f"{workdir} is at step {start} already; config.steps={steps} is less.")
-
-    # The updates
+    if start > config.steps:
+        raise UserError(
+            f"{workdir} is at step {start} already: give --config.steps={start} or more instead "
+            f"of {config.steps}."
+        )
     stream = batches(
-        task.train_set, batch_size, seed, start, workers,
+        task.train_set, config.batch_size, config.seed, start, config.workers,
         parallel.process_index(), parallel.process_count(),
     )  # fmt: skip
-    update = jax.jit(
-        make_update(task.objective.loss, tx, ema_decay, steps, seed, task.prepare, accumulate),
-        donate_argnums=0,
-        out_shardings=parallel.replicated(mesh),
-    )
-    flops, clock = 0.0, Clock()
-    ahead: collections.deque[tuple[int, Any]] = collections.deque()
+    return _Training(config, mesh, folder, task, judge, optimizer, start, stream), state
+
+
+def _fit(training: _Training, state: TrainState) -> tuple[Clock, float]:
+    """Makes the updates that remain, evaluates and saves; returns their clock, and FLOPs of one."""
+    config, folder, task, start = training.config, training.folder, training.task, training.start
+    update, flops, clock = None, 0.0, Clock()
+    pending: collections.deque[tuple[int, Any]] = collections.deque()
+    silent = parallel.process_index() != 0
 
     def evaluate(step: int) -> None:
-        metrics = judge.metrics(state.ema)
+        metrics = training.judge.metrics(state.ema)
         folder.evaluated(state, task.network, metrics, task.objective.best)
-        reporter.evaluated(step, metrics, judge.picture(state.ema))
+        reporter.evaluated(step, metrics, training.judge.picture(state.ema))
 
     with (
         stop_requests() as requested,
-        Reporter(workdir, start, steps, silent=parallel.process_index() != 0) as reporter,
+        Reporter(folder.path, start, config.steps, silent) as reporter,
     ):
-        if start == steps or (start and start % evaluate_every == 0):
+        if start == config.steps or (start and start % config.evaluate_every == 0):
             # Stopped before its evaluation, or killed before its network was whole, perhaps.
             with clock.stopped():
                 if folder.best is None or folder.last["step"] < start:
                     evaluate(start)
                 folder.save_network(state, task.network)
-        for step in range(start + 1, steps + 1):
-            batch = parallel.shard_batch(next(stream), mesh)
-            if step == start + 1:
+        for step in range(start + 1, config.steps + 1):
+            batch = parallel.shard_batch(next(training.stream), training.mesh)
+            if update is None:
                 with clock.stopped():
-                    traced = update.trace(state, *batch)
-                    flops = traced_flops(traced)
-                    update = traced.lower().compile()
-            state, found = update(state, *batch)
-            ahead.append((step, found))
+                    update, flops = _compile_update(training, state, batch)
+            state, metrics = update(state, *batch)
+            pending.append((step, metrics))
             clock.tick()
             reporter.update()
 
-            stop = requested(step) and step < steps
+            last = step == config.steps
+            stop = requested(step) and not last
             log, look, save = (
-                step % n == 0 or step == steps for n in (log_every, evaluate_every, save_every)
+                last or step % n == 0
+                for n in (config.log_every, config.evaluate_every, config.save_every)
             )
-            while len(ahead) > (0 if log or look or save or stop else AHEAD):
-                values = _check_finite(*ahead.popleft(), folder)
+            while len(pending) > (0 if log or look or save or stop else AHEAD):
+                values = _check_finite(*pending.popleft(), folder)
             if log:
-                reporter.log(step, values, clock.lap() * batch_size)
+                reporter.log(step, values, clock.lap() * config.batch_size)
             with clock.stopped():
                 if look and not stop:
                     evaluate(step)
@@ -175,41 +161,62 @@ def train(
             if stop:
                 folder.close()
                 raise Preempted(
-                    f"Stopped and saved after {step} of {steps} updates: "
+                    f"Stopped and saved after {step} of {config.steps} updates: "
                     "run the same command again."
                 )
-
     folder.close()
-    rate = clock.rate()
+    return clock, flops
+
+
+def _summarise(training: _Training, clock: Clock, flops: float, seconds: float) -> Summary:
+    """Speed of the updates, the evaluations, and what could not be read by any process."""
+    rate, mesh, folder = clock.rate(), training.mesh, training.folder
     peak = chips.peak_flops(mesh.devices.flat[0])
-    skipped = parallel.gather("what was skipped", [*task.skipped, *stream.skipped])
+    skipped = [*training.task.skipped, *training.stream.skipped]
     return Summary(
-        workdir=workdir,
-        step=steps,
-        seconds=time.monotonic() - began,
-        images_per_second=rate * batch_size,
+        workdir=folder.path,
+        step=training.config.steps,
+        seconds=seconds,
+        images_per_second=rate * training.config.batch_size,
         flops_per_second=rate * flops,
         flop_utilisation=rate * flops / (peak * mesh.size) if peak else None,
         metrics=folder.last["metrics"],
         best=folder.best,
-        judged_by=task.objective.best,
-        skipped=len(set().union(*skipped)),
+        judged_by=training.task.objective.best,
+        skipped=len(set().union(*parallel.gather("what was skipped", skipped))),
     )
 
 
-def _check_positive(counts: Mapping[str, int]) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"config.{name}={count} must be at least 1.")
+@contextlib.contextmanager
+def _kept_for_this_run(workdir: Path) -> Iterator[None]:
+    """Process 0 keeps other runs out of the folder."""
+    with locked(workdir) if parallel.process_index() == 0 else contextlib.nullcontext():
+        yield
 
 
-def _part(batch_size: int, accumulate: int, devices: int) -> int:
-    if accumulate < 1 or batch_size < 1 or batch_size % (accumulate * devices):
+def _part(config: TrainConfig, devices: int) -> int:
+    """How many images are computed at once, on all devices together."""
+    if config.batch_size % (config.accumulate * devices):
         raise UserError(
-            f"config.batch_size={batch_size} must be a multiple of {devices} devices x "
-            f"config.accumulate={accumulate}."
+            f"config.batch_size={config.batch_size} must be a multiple of {devices} devices x "
+            f"config.accumulate={config.accumulate}."
         )
-    return batch_size // accumulate
+    return config.batch_size // config.accumulate
+
+
+def _compile_update(training: _Training, state: TrainState, batch: Any) -> tuple[Any, float]:
+    """The compiled update, which consumes its state, and its floating-point operations."""
+    config, task = training.config, training.task
+    update = jax.jit(
+        make_update(
+            task.objective.loss, training.optimizer, config.ema_decay, config.steps, config.seed,
+            task.prepare, config.accumulate,
+        ),
+        donate_argnums=0,
+        out_shardings=parallel.replicated(training.mesh),
+    )  # fmt: skip
+    traced = update.trace(state, *batch)
+    return traced.lower().compile(), traced_flops(traced)
 
 
 def _check_finite(step: int, metrics: Mapping[str, jax.Array], folder: Workdir) -> dict[str, float]:

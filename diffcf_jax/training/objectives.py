@@ -13,6 +13,7 @@ Its attributes `frozen`, the variables of other networks that evaluate and pictu
 trained (None: all of them), complete it.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
 from diffcf_jax.training.generators import DDPMObjective, DiffAEObjective
 from diffcf_jax.training.latent import LatentDPMObjective
+from diffcf_jax.training.options import build, check_keys
 from diffcf_jax.training.regression import RegressionObjective
 
 Objective = DDPMObjective | DiffAEObjective | LatentDPMObjective | RegressionObjective
@@ -46,16 +48,20 @@ def make_objective(
         UserError: the network or an argument does not fit.
     """
     kind = network["kind"]
-    try:
-        if kind in REGRESSORS:
-            return RegressionObjective(module, network["mean"], network["scale"], **arguments)
-        diffusion = make_diffusion(**network.get("diffusion", {}))
-        if kind == "latent_dpm":
-            return LatentDPMObjective(module, diffusion, diffae, **arguments)
-        if kind == "ddpm":
-            return DDPMObjective(module, diffusion, **arguments)
-        if kind == "diffae":
-            return DiffAEObjective(module, diffusion, **arguments)
-    except TypeError as error:
-        raise UserError(f"config.objective does not fit a {kind}: {error}.") from None
-    raise UserError(f"config.network.kind='{kind}' cannot be trained.")
+    if kind in REGRESSORS:
+        labels = {"mean": network["mean"], "scale": network["scale"]}
+        return build(RegressionObjective, arguments, "config.objective", module=module, **labels)
+    generators = {
+        "ddpm": DDPMObjective, "diffae": DiffAEObjective, "latent_dpm": LatentDPMObjective,
+    }  # fmt: skip
+    if kind not in generators:
+        known = ", ".join((*REGRESSORS, *generators))
+        raise UserError(f"config.network.kind='{kind}' cannot be trained: use {known}.")
+    process = network.get("diffusion", {})
+    check_keys(
+        process, list(inspect.signature(make_diffusion).parameters), "config.network.diffusion"
+    )
+    given = {"module": module, "diffusion": make_diffusion(**process)}
+    if kind == "latent_dpm":
+        given["diffae"] = diffae
+    return build(generators[kind], arguments, "config.objective", **given)

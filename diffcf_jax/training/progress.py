@@ -144,7 +144,7 @@ class Summary:
         if self.images_per_second:
             share = self.flop_utilisation
             speed = (
-                f" at {self.images_per_second:.1f} images a second "
+                f" at {self.images_per_second:.1f} images per second "
                 f"({self.flops_per_second / 1e12:.3g} TFLOP/s"
                 f"{f', {share:.0%} of the peak' if share is not None else ''})"
             )

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.training.options import at_least, check_types
 
 Array = jax.Array
 
@@ -45,7 +46,7 @@ class RegressionObjective:
     module: nn.Module
     mean: float = 0.0
     scale: float = 1.0
-    loss_type: str = "mse"
+    loss_type: Literal["l1", "mse"] = "mse"
     adversarial: float = 0.0
     freeze_features: bool = False
     freeze_norm: bool = False
@@ -55,8 +56,8 @@ class RegressionObjective:
 
     def __post_init__(self) -> None:
         """Checks what a config may get wrong."""
-        if self.loss_type not in LOSSES:
-            raise UserError(f"Unknown config.objective.loss_type '{self.loss_type}': l1 or mse.")
+        check_types(self, "config.objective")
+        at_least(0, "config.objective.adversarial", self.adversarial)
         if not self.scale >= float(jnp.finfo(jnp.float32).tiny):
             raise UserError(f"config.network.scale={self.scale:g} must be positive in float32.")
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffcf_jax.errors import UserError
 from diffcf_jax.models.cpu.materialize import materialize
+from diffcf_jax.training.config import OptimizerConfig
 
 Array = jax.Array
 
@@ -32,42 +32,26 @@ class TrainState:
 
 
 def make_optimizer(
-    steps: int,
-    learning_rate: float,
-    warmup_steps: int = 0,
-    schedule: str = "constant",
-    weight_decay: float = 0.0,
-    clip: float | None = None,
-    trained: Callable[[str], bool] | None = None,
+    config: OptimizerConfig, steps: int, trained: Callable[[str], bool] | None = None
 ) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, then a constant rate or a cosine to zero.
+    """AdamW on a schedule, of clipped gradients.
 
     Args:
+        config: its options.
         steps: length of the training.
-        learning_rate: the highest rate.
-        warmup_steps: updates until it is reached.
-        schedule: "constant" or "cosine".
-        weight_decay: decoupled, as in AdamW.
-        clip: the largest global norm of a gradient, or None.
         trained: whether the parameters of the top-level module of that name are trained; None
             trains all. The others stay to the last bit: weight decay would move them as well.
-
-    Raises:
-        UserError: the schedule is unknown or shorter than its warm-up.
     """
-    if warmup_steps >= steps:
-        raise UserError(f"config.optimizer.warmup_steps must be less than config.steps={steps}.")
-    if schedule == "cosine":
-        rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, steps)
-    elif schedule == "constant":
-        # optax's linear schedule over no steps stays at its start.
-        ramp = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-        rate = ramp if warmup_steps else learning_rate
-    else:
-        raise UserError(f"Unknown config.optimizer.schedule '{schedule}': constant or cosine.")
-    optimizer = optax.adamw(rate, weight_decay=weight_decay)
-    if clip:
-        optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if config.schedule == "cosine":
+        rate = optax.schedules.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
+    elif warmup:
+        rate = optax.schedules.warmup_constant_schedule(0.0, peak, warmup)
+    else:  # for which optax's schedule would stay at 0
+        rate = peak
+    optimizer = optax.adamw(rate, weight_decay=config.weight_decay)
+    if config.clip:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optimizer)
     if trained is None:
         return optimizer
 
@@ -106,7 +90,7 @@ def make_update(
         steps: length of the training.
         seed: of every draw.
         prepare: (batch as it is read, key) -> what the loss gets.
-        accumulate: the batch is worked on in so many parts, one after the other, and their
+        accumulate: number of parts of the batch, which are computed one after the other and whose
             gradients are averaged: less memory for the same update. Every part draws its own
             noise, and batch statistics are those of a part.
     """

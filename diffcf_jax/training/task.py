@@ -19,7 +19,8 @@ from diffcf_jax.data.open import open_training_data
 from diffcf_jax.errors import UserError
 from diffcf_jax.results.workdir import fingerprint
 from diffcf_jax.sampling import code_channels
-from diffcf_jax.training.augment import OPTIONS, augment
+from diffcf_jax.training.augment import augment
+from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.latent import Codes, encode
 from diffcf_jax.training.objectives import Objective, make_objective
 
@@ -69,54 +70,38 @@ class Task:
     contents: Mapping[str, str]
 
 
-def make_task(
-    network: Mapping[str, Any],
-    data: Mapping[str, Any],
-    objective: Mapping[str, Any],
-    augmentation: Mapping[str, bool],
-    precision: str,
-    held_out_images: int,
-    batch_size: int,
-    mesh: Mesh,
-) -> Task:
+def make_task(config: TrainConfig, batch_size: int, mesh: Mesh) -> Task:
     """Opens the data and makes what is trained on them.
 
     Args:
-        network: a description, see `Network.description`. A regressor's `unit`, `mean` and `scale`
-            are those of the training labels where they are missing or None; a latent DPM takes its
-            size from its Diff-AE.
-        data: see `data.open.open_training_data`.
-        objective: attributes of the objective; of a latent DPM also `diffae`, a network directory.
-        augmentation: see `augment`.
-        precision: "float32" or "bfloat16"; parameters, norms, softmax and losses stay float32.
-        held_out_images: how many, spread evenly over those that there are.
+        config: `network` is a description, see `Network.description`. A regressor's `unit`, `mean`
+            and `scale` are those of the training labels where they are missing or None; a latent
+            DPM takes its size from its Diff-AE, the network directory `objective.diffae`. Held-out
+            images are spread evenly over those that there are.
         batch_size: images at a time where a Diff-AE encodes them.
         mesh: the devices.
 
     Raises:
         UserError: something in the config is unknown or does not fit.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"Unknown config.precision '{precision}': float32 or bfloat16.")
+    network, objective = dict(config.network), dict(config.objective)
     for key in ("kind", "model"):
         if key not in network:
-            raise UserError(f"config.network.{key} is missing; give a network's {key}.")
-    for name in augmentation:
-        if name not in OPTIONS:
-            raise UserError(f"Unknown config.augment.{name}; choose from {', '.join(OPTIONS)}.")
-    objective = dict(objective)
+            raise UserError(f"config.network.{key} is missing: give a network's {key}.")
+    if config.image_size is not None:
+        network["image_size"] = config.image_size
     diffae = None
     if network["kind"] == "latent_dpm":
         diffae = _load_diffae(objective.pop("diffae", ""))
     network = {**network, "image_size": _image_size(network, diffae)}
-    train_set, held_out_set = open_training_data(data, network["image_size"])
+    train_set, held_out_set = open_training_data(config.data, network["image_size"])
     contents = {"data": _fingerprint(train_set, held_out_set)}
     if diffae is not None:
         contents["objective.diffae"] = fingerprint(diffae.variables)
     network = _complete(network, train_set, diffae)
-    goal = make_objective(network, make_module(network, precision), objective, diffae)
+    goal = make_objective(network, make_module(network, config.precision), objective, diffae)
 
-    count = min(held_out_images, len(held_out_set))
+    count = min(config.evaluation.images, len(held_out_set))
     # Evenly spread, because neighbours in a grid look alike.
     chosen = np.linspace(0, len(held_out_set) - 1, count).astype(int)
     bad, bad_held_out = {}, {}  # what cannot be read
@@ -125,7 +110,7 @@ def make_task(
     if diffae is None:
 
         def prepare(batch: Array, key: Array) -> Array:
-            return augment(to_unit(batch), key, augmentation)
+            return augment(to_unit(batch), key, config.augment)
 
         return Task(network, goal, train_set, held_out, prepare, {}, bad_held_out, contents)
 

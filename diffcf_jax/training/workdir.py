@@ -1,5 +1,6 @@
 """The folder of a training: which config it belongs to, its checkpoints and its networks."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from diffcf_jax.checkpoint import store
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import write_file
 from diffcf_jax.results.log import RESULTS
+from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.progress import last_evaluation
 from diffcf_jax.training.state import TrainState
 
@@ -45,11 +47,11 @@ class Workdir:
         UserError: the folder holds a training of another config, or something else.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any]):
+    def __init__(self, path: Path, config: TrainConfig):
         self.path = path
         self.best: dict[str, Any] | None = None
         self.last: dict[str, Any] = {"step": 0, "metrics": {}}
-        self._config = json.loads(json.dumps(config))
+        self._config = config.to_dict()
         self._contents: dict[str, str] = {}
         file = path / "config.json"
         before = _read(file) if file.is_file() else None
@@ -67,6 +69,8 @@ class Workdir:
                 "use another --workdir."
             )
         self._contents = before.pop("contents", {})  # earlier versions did not write them
+        with contextlib.suppress(UserError):  # its keys are those of another version
+            before = TrainConfig.from_dict(before).to_dict()
         _check_same(path, before, self._config)
 
     def begin(self, state: TrainState, contents: Mapping[str, str]) -> TrainState:

@@ -16,6 +16,7 @@ from diffcf_jax.counterfactual.batching import Engine, Job, Statistics
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.programs import compile_programs
 from diffcf_jax.training.augment import augment
+from diffcf_jax.training.config import Augmentation, OptimizerConfig
 from diffcf_jax.training.initial import initial_variables
 from diffcf_jax.training.objectives import make_objective
 from diffcf_jax.training.state import create_state, make_optimizer, make_update
@@ -77,7 +78,7 @@ def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
     """One update of a training, in float32."""
     network, training = job["network"], job["training"]
     objective = make_objective(network, make_module(network, "float32"), training["objective"])
-    optimizer = make_optimizer(STEPS, **training["optimizer"])
+    optimizer = make_optimizer(OptimizerConfig(**training["optimizer"]), STEPS)
     mesh = _mesh(len(images))
     state = create_state(initial_variables(network, seed=0), optimizer)
     state = parallel.replicate(state, mesh)
@@ -85,7 +86,7 @@ def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
     batch = parallel.shard_batch((images, np.zeros(len(images), np.float32)), mesh)
 
     def prepared(batch: jax.Array, key: jax.Array) -> jax.Array:
-        return augment(to_unit(batch), key, training["augment"])
+        return augment(to_unit(batch), key, Augmentation(**training["augment"]))
 
     update = make_update(objective.loss, optimizer, training["ema_decay"], STEPS, 0, prepared)
     update = jax.jit(update, donate_argnums=0, out_shardings=parallel.replicated(mesh))

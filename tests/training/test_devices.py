@@ -8,21 +8,35 @@ import pytest
 
 from diffcf_jax.data.labelled import is_held_out
 from diffcf_jax.data.loader import batch_rows
-from diffcf_jax.files import encode_png
-from tests.training.runs import TINY, curve, finish, start, start_two
+from tests.training.runs import (
+    command_line,
+    curve,
+    finish,
+    start,
+    start_two,
+    train_here,
+    write_images,
+)
 
-STEPS = "--config.steps=4"
+COUNT = 240
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("data"), COUNT)
 
 
 def devices(count):
     return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
 
-def test_the_loss_curve_does_not_depend_on_the_devices(tmp_path):
-    runs = [start(tmp_path / "one", STEPS), start(tmp_path / "eight", STEPS, **devices(8))]
-    runs += start_two(tmp_path / "two", STEPS, **devices(2))
+def test_the_loss_curve_does_not_depend_on_the_devices(folder, tmp_path):
+    config = command_line(folder, "--config.steps=4")
+    runs = [start(tmp_path / "eight", config, **devices(8))]
+    runs += start_two(tmp_path / "two", config, **devices(2))
+    train_here(tmp_path / "one", config)
     outputs = [finish(run)[0] for run in runs]
-    assert "The network is in" in outputs[2] and "network" not in outputs[3]  # one speaks for both
+    assert "The network is in" in outputs[1] and "network" not in outputs[2]  # one speaks for both
     wanted = curve(tmp_path / "one")
     assert len(wanted) == 4
     for other in ("eight", "two"):
@@ -32,10 +46,10 @@ def test_the_loss_curve_does_not_depend_on_the_devices(tmp_path):
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_in_one_process_ends_the_other(tmp_path, failing):
+def test_an_error_in_one_process_ends_the_other(folder, tmp_path, failing):
     wrong = "--config.accumulate=3"
     everybody, second = ([wrong], ["--config.accumulate=1"]) if failing == 0 else ([], [wrong])
-    runs = start_two(tmp_path, STEPS, *everybody, second=second)
+    runs = start_two(tmp_path, command_line(folder, *everybody), second=second)
     began = time.monotonic()
     told = [finish(run, status=2)[1] for run in runs]
     assert time.monotonic() - began < 60
@@ -45,18 +59,8 @@ def test_an_error_in_one_process_ends_the_other(tmp_path, failing):
 
 
 def test_two_processes_stop_together_and_go_on(tmp_path):
-    names = [f"{i:03d}.png" for i in range(240)]
-    (tmp_path / "images").mkdir()
-    for i, name in enumerate(names):
-        (tmp_path / "images" / name).write_bytes(encode_png(np.full((32, 32, 3), i, np.uint8)))
-    table = tmp_path / "labels.csv"
-    table.write_text("name,y\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
-    workdir, config = tmp_path / "run", [
-        "--config=configs/train/regressor.py:tiny", *TINY[1:], "--config.image_size=32",
-        "--config.objective.adversarial=0.0",
-        f"--config.data.path={tmp_path / 'images'}", f"--config.data.labels={table}",
-    ]  # fmt: skip
-    runs = start_two(workdir, "--config.steps=100000", config=config)
+    folder, workdir = write_images(tmp_path / "data", COUNT), tmp_path / "run"
+    runs = start_two(workdir, command_line(folder, "--config.steps=100000"))
     while not (workdir / "metrics.jsonl").exists() or max(curve(workdir), default=0) < 3:
         assert runs[0].poll() is None, runs[0].communicate()
         time.sleep(0.01)
@@ -65,9 +69,10 @@ def test_two_processes_stop_together_and_go_on(tmp_path):
     (step,) = [int(entry.name) for entry in (workdir / "checkpoints").iterdir()]
     assert all(f"Stopped and saved after {step} of 100000 updates" in text for text in told)
 
+    names = [f"{i:03d}.png" for i in range(COUNT)]
     training = np.array(names)[~is_held_out(names, 0.1)]
-    row = batch_rows(len(training), 8, seed=1, update=step)[-1]  # which the second process reads
-    (tmp_path / "images" / training[row]).write_bytes(b"no image")
-    runs = start_two(workdir, f"--config.steps={step + 2}", config=config)
+    row = batch_rows(len(training), 8, seed=2, update=step)[-1]  # which the second process reads
+    (folder / "images" / training[row]).write_bytes(b"no image")
+    runs = start_two(workdir, command_line(folder, f"--config.steps={step + 2}"))
     outputs = [finish(run)[0] for run in runs]
     assert "1 files could not be read" in outputs[0] and "files" not in outputs[1]

@@ -8,10 +8,9 @@ import jax
 import numpy as np
 
 from diffcf_jax.checkpoint.store import load_network
-from tests.training.runs import curve, finish, start
+from tests.training.runs import command_line, curve, finish, start, train_here, write_images
 
-STEPS = 40
-OFTEN = [f"--config.steps={STEPS}", "--config.save_every=1", "--config.evaluate_every=20"]
+STEPS = 30
 
 
 def wait_for(condition, process):
@@ -28,8 +27,11 @@ def last_step(workdir):
 
 def test_killed_stopped_and_resumed_is_the_same_to_the_last_bit(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    alone, killed = start(whole, *OFTEN), start(parts, *OFTEN)
+    steps = [f"--config.steps={STEPS}", "--config.evaluate_every=15"]
+    config = command_line(write_images(tmp_path / "data", 120), *steps)
+    often = [*config, "--config.save_every=1"]
 
+    killed = start(parts, often)
     first = random.randrange(3, 12)
     wait_for(lambda: last_step(parts) >= first, killed)
     saving = parts / "checkpoints"
@@ -37,15 +39,15 @@ def test_killed_stopped_and_resumed_is_the_same_to_the_last_bit(tmp_path):
     killed.send_signal(signal.SIGKILL)  # in the middle of a save
     killed.wait()
 
-    stopped = start(parts, *OFTEN)
-    second = random.randrange(first + 5, 30)
+    stopped = start(parts, often)
+    second = random.randrange(first + 5, 25)
     wait_for(lambda: last_step(parts) >= second, stopped)
     stopped.send_signal(signal.SIGTERM)
     _, told = finish(stopped, status=75)
     assert "run the same command again" in told
 
-    finish(start(parts, *OFTEN))
-    finish(alone)
+    train_here(parts, often)
+    train_here(whole, config)
     networks = [load_network(workdir / "network") for workdir in (whole, parts)]
     jax.tree.map(np.testing.assert_array_equal, *(network.variables for network in networks))
     assert curve(parts) == curve(whole) and len(curve(whole)) == STEPS

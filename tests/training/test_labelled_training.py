@@ -12,12 +12,14 @@ from PIL import Image
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.labelled import open_labelled
 from diffcf_jax.errors import UserError
-from diffcf_jax.training.loop import train
 from tests import tiny
-from tests.training.runs import curve, finish, start
+from tests.training.runs import NETWORK, SIZE, command_line, curve, finish, start, train_on
 
-SIZE = 16
 COUNT = 100
+CONFIG = dict(
+    network={**NETWORK, "unit": "years"}, augment={"mirror": True}, steps=3, evaluate_every=3,
+    save_every=3,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -35,24 +37,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def train_on(folder, steps=3, **changes):
-    model = {**tiny.REGRESSOR["model"], "stem_stride": 1}
-    config = dict(
-        network={"kind": "resnet", "model": model, "image_size": SIZE, "unit": "years"},
-        data={
-            "name": "labelled", "path": str(folder / "images"),
-            "labels": str(folder / "labels.csv"), "held_out": 0.1,
-        },
-        optimizer={"learning_rate": 1e-3}, batch_size=4, ema_decay=0.9, augment={"mirror": True},
-        seed=0, log_every=1, evaluate_every=3, save_every=3, objective={},
-    )  # fmt: skip
-    return train(folder / "run", steps=steps, **{**config, **changes})
-
-
 def test_labels_in_years(folder):
-    summary = train_on(folder)
+    summary = train_on(folder, **CONFIG)
     network = load_network(folder / "run" / "network")
-    trained_on, held_out = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.1)
+    trained_on, held_out = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.3)
     assert len(trained_on) + len(held_out) == COUNT
     mean, scale = (network.description[name] for name in ("mean", "scale"))
     assert (mean, scale) == pytest.approx((trained_on.labels.mean(), trained_on.labels.std()))
@@ -70,7 +58,7 @@ def test_labels_in_years(folder):
 
 def spoil(folder, part, *rows):
     """Makes files of the training (0) or held-out (1) images unreadable; returns their paths."""
-    data = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.1)[part]
+    data = open_labelled(folder / "images", folder / "labels.csv", SIZE, 0.3)[part]
     paths = [folder / "images" / data.names[row] for row in rows]
     for path in paths:
         path.write_bytes(b"no image")
@@ -79,11 +67,11 @@ def spoil(folder, part, *rows):
 
 def test_held_out_files_that_cannot_be_read_are_counted_and_named(folder, caplog):
     (path,) = spoil(folder, 1, 0)
-    assert train_on(folder).skipped == 1
+    assert train_on(folder, **CONFIG).skipped == 1
     assert [str(path) in message for message in caplog.messages if "Skipped" in message] == [True]
     spoil(folder, 1, 0, 1)
     with pytest.raises(UserError, match="2 of the 100 images cannot be read, more than 1%"):
-        train_on(folder)
+        train_on(folder, **CONFIG)
 
 
 def test_files_that_a_latent_dpm_cannot_read_stop_it(folder):
@@ -92,24 +80,17 @@ def test_files_that_a_latent_dpm_cannot_read_stop_it(folder):
         "model": {"hidden": 16, "layers": 2},
         "diffusion": {"steps": 100, "schedule": "const0.008", "variance": "fixed_large"},
     }
-    objective = {
-        "diffae": tiny.save(folder / "diffae", tiny.DIFFAE), "sample_steps": 2, "decode_steps": 2,
-    }  # fmt: skip
+    diffae = tiny.save(folder / "diffae", {**tiny.DIFFAE, "image_size": SIZE})
+    objective = {"diffae": diffae, "sample_steps": 2, "decode_steps": 2}
     spoil(folder, 0, 0, 50)  # not in one batch
     with pytest.raises(UserError, match="2 of the 100 images cannot be read, more than 1%"):
-        train_on(folder, network=latent, objective=objective, augment={})
+        train_on(folder, network=latent, objective=objective)
 
 
 def test_sigterm_to_all_processes_while_the_workers_read(folder):
     for path in (folder / "images").rglob("*.png"):
         Image.open(path).resize((800, 800)).save(path, "jpeg")  # whose reading takes longest
-    config = [
-        "--config=configs/train/oracle.py:tiny", f"--config.data.path={folder / 'images'}",
-        f"--config.data.labels={folder / 'labels.csv'}", "--config.image_size=16",
-        "--config.network.model.width=4", "--config.network.model.blocks=(1,)",
-        "--config.batch_size=8", "--config.workers=1", "--config.log_every=1",
-    ]  # fmt: skip
-    process = start(folder / "run", config=config)
+    process = start(folder / "run", command_line(folder, "--config.workers=1"))
     while not (folder / "run" / "metrics.jsonl").exists() or len(curve(folder / "run")) < 2:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)

@@ -1,0 +1,34 @@
+import jax
+import numpy as np
+import pytest
+
+from diffcf_jax.checkpoint.store import save_network
+from diffcf_jax.errors import UserError
+from diffcf_jax.training.initial import initial_variables
+from tests import tiny
+
+MODEL = {"growth": 4, "blocks": (1, 1), "init_features": 4}
+NETWORK = {"kind": "densenet", "model": MODEL, "image_size": 64}
+
+
+def test_a_classifier_becomes_a_regressor(tmp_path):
+    classifier = {**NETWORK, "model": {**MODEL, "outputs": 3}}
+    given = tiny.variables(classifier)
+    save_network(tmp_path / "classifier", classifier, given)
+    made = initial_variables(NETWORK, seed=0, init=str(tmp_path / "classifier"))
+    assert made["params"]["classifier"]["kernel"].shape[1] == 1
+    for name in set(made["params"]) - {"classifier"}:
+        jax.tree.map(np.testing.assert_array_equal, made["params"][name], given["params"][name])
+    jax.tree.map(np.testing.assert_array_equal, made["batch_stats"], given["batch_stats"])
+
+
+def test_networks_that_do_not_fit_are_refused(tmp_path):
+    there = tiny.save(tmp_path / "there", NETWORK)
+    wider = {**NETWORK, "model": {**MODEL, "growth": 8}}
+    with pytest.raises(UserError, match=r"norm2/mean has shape \(16,\) instead of \(32,\)"):
+        initial_variables(wider, seed=0, init=there)
+    deeper = {**NETWORK, "model": {**MODEL, "blocks": (1, 2)}}
+    with pytest.raises(UserError, match="denseblock2_denselayer2/.* is missing"):
+        initial_variables(deeper, seed=0, init=there)
+    with pytest.raises(UserError, match="config.init is a densenet, not a resnet"):
+        initial_variables(tiny.REGRESSOR, seed=0, init=there)
