@@ -112,7 +112,10 @@ class Command:
                 continue
             name = f"--[no]{name}" if flag.boolean else f"--{name}={_placeholder(flag)}"
             default = f" Default: {flag.default}." if flag.default else ""
-            lines += [f"  {name}", *textwrap.wrap(f"{flag.help}{default}", 92, **_indent(6))]
+            about = re.sub("^<.*>: ", "", flag.help)  # the choices, as absl lists them
+            if isinstance(flag.parser, flags.EnumParser):
+                about += f" One of {', '.join(flag.parser.enum_values)}."
+            lines += [f"  {name}", *textwrap.wrap(f"{about}{default}", 92, **_indent(6))]
         if self.config is None:
             return "\n".join(lines)
         lines += ["", "Configs that come with diffcf_jax (a file of your own does as well):"]
@@ -214,7 +217,7 @@ def _keys(prefix: str, values: Mapping[str, Any]) -> list[str]:
 
 def _placeholder(flag: flags.Flag) -> str:
     if isinstance(flag.parser, flags.EnumParser):
-        return "|".join(flag.parser.enum_values)
+        return flag.name.upper()
     return {"config object": "NAME_OR_FILE", "int": "N", "path": "PATH"}.get(
         flag.flag_type(), "TEXT"
     )

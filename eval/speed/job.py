@@ -78,7 +78,8 @@ def write_training(folder: Path, config: Mapping[str, Any], batch: int, args: Fl
     """
     if "network" not in config:
         raise UserError(
-            "--config is neither for explaining (method) nor for training (network): give one that is."
+            "--config is neither for explaining (method) nor for training (network): give a config "
+            "of one kind."
         )
     network = dict(config["network"])
     if network["kind"] not in ("ddpm", "diffae"):
