@@ -14,10 +14,19 @@ One image at a time takes 6.0 GiB of memory in all on a CPU, and an iteration 8.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
-    config = ml_collections.ConfigDict()
+    config = common.explaining(
+        data=dict(
+            name="celeba-hq",
+            attribute="Young",
+            attribute_targets=(10.0, 80.0),  # years, for a face without and with the attribute
+        ),
+        batch_size="auto",
+    )
     config.method = dict(
         name="ac-re",
         respacing="25",  # of the 500 timesteps
@@ -37,35 +46,6 @@ def get_config() -> ml_collections.ConfigDict:
         "https://huggingface.co/guillaumejs2403/ACE",
         convert="celebahq-ddpm.pt --kind ddpm --preset celebahq",
     )
-    config.regressor = dict(
-        checkpoint="checkpoints/age_regressor",
-        original="last.ckpt of the imdb-wiki-clean regressor in https://github.com/"
-        "DevinTDHa/Diffusion-Counterfactuals-for-Image-Regressors/releases",
-        convert="imdb-clean/version_0/checkpoints/last.ckpt --kind densenet-regressor "
-        "--preset celebahq",
-        unit="years",
-        mean=0.0,  # the network predicts (age - mean) / scale
-        scale=100.0,
-    )
-    config.oracle = dict(  # only eval.metrics asks it
-        checkpoint="checkpoints/age_oracle",
-        original="last.ckpt of the imdb-wiki-clean oracle in the same releases",
-        convert="imdb-clean_oracle/version_0/checkpoints/last.ckpt --kind densenet-regressor "
-        "--preset celebahq",
-        unit="years",
-        mean=0.0,
-        scale=100.0,
-    )
-    # name: "celeba-hq", or "folder" of images; convert: fit a folder's images of other sizes.
-    config.data = dict(
-        name="celeba-hq",
-        path="",
-        limit=ml_collections.config_dict.placeholder(int),
-        convert=False,
-        attribute="Young",
-        attribute_targets=(10.0, 80.0),  # years, for a face without and with the attribute
-    )
-    config.targets = ""  # years, "20,60": every image gets every target; "": by the attribute
-    config.batch_size = "auto"  # as many as fit into the memory; a number changes no result
-    config.seed = 0
+    config.regressor = common.AGE_REGRESSOR
+    config.oracle = common.AGE_ORACLE  # only for evaluation
     return config

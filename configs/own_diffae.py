@@ -10,10 +10,12 @@ configs/train/diffae.py, regressor.py and oracle.py make in runs/.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
-    config = ml_collections.ConfigDict()
+    config = common.explaining(data=dict(name="folder", convert=True), batch_size="4")
     config.method = dict(
         name="diffae-re",
         inversion_steps=250,  # x -> x_T
@@ -29,14 +31,5 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.generator = dict(checkpoint="runs/diffae/network")
     config.regressor = dict(checkpoint="runs/regressor/best")
-    config.oracle = dict(checkpoint="runs/oracle/best")  # only eval.metrics asks it
-    config.data = dict(
-        name="folder",
-        path="",
-        limit=ml_collections.config_dict.placeholder(int),
-        convert=True,  # images of other sizes and modes are converted
-    )
-    config.targets = ""  # "20,60": every image gets every target; "": those of IMAGES/data.csv
-    config.batch_size = "4"  # changes no result; "auto": as many as fit into the memory
-    config.seed = 0
+    config.oracle = dict(checkpoint="runs/oracle/best")  # only for evaluation
     return config

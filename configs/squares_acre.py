@@ -10,10 +10,12 @@ the rate of 200 images).
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
-    config = ml_collections.ConfigDict()
+    config = common.explaining(data=dict(name="squares"), batch_size="16")
     config.method = dict(
         name="ac-re",
         respacing="50",  # of the 1000 timesteps
@@ -29,15 +31,5 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.generator = dict(checkpoint="checkpoints/squares_ddpm")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")
-    config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only eval.metrics asks it
-    # name: "squares", or "folder" with a path; convert: fit images of other sizes and modes.
-    config.data = dict(
-        name="squares",
-        path="",
-        limit=ml_collections.config_dict.placeholder(int),
-        convert=False,
-    )
-    config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
-    config.batch_size = "16"  # changes no result; "auto": as many as fit into the memory
-    config.seed = 0
+    config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only for evaluation
     return config

@@ -15,10 +15,12 @@ soon as |prediction - target| falls below the threshold, large ones land anywher
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
-    config = ml_collections.ConfigDict()
+    config = common.explaining(data=dict(name="squares"), batch_size="16")
     config.method = dict(
         name="diffae-re",
         inversion_steps=250,  # x -> x_T; the paper's text (its code runs 20)
@@ -34,15 +36,5 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.generator = dict(checkpoint="checkpoints/squares_diffae")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")
-    config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only eval.metrics asks it
-    # name: "squares", or "folder" with a path; convert: fit images of other sizes and modes.
-    config.data = dict(
-        name="squares",
-        path="",
-        limit=ml_collections.config_dict.placeholder(int),
-        convert=False,
-    )
-    config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
-    config.batch_size = "16"  # changes no result; "auto": as many as fit into the memory
-    config.seed = 0
+    config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only for evaluation
     return config

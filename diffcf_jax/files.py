@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.shipped import command
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -127,7 +128,7 @@ def read_image(path: Path) -> np.ndarray:
     except OSError as error:
         reason = error.strerror or "it is not a readable image"
         raise UserError(
-            f"cannot read {path}: {reason}; run explain.py again with the same --workdir"
+            f"cannot read {path}: {reason}; run {command('explain')} again with the same --workdir"
         ) from error
 
 

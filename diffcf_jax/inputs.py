@@ -16,6 +16,7 @@ from diffcf_jax.checkpoint.store import load_network, read_description
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import OptionError, Options
 from diffcf_jax.errors import UserError
+from diffcf_jax.shipped import command, find_checkpoint
 
 Config = Mapping[str, Any]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -135,23 +136,26 @@ def _check_fetched(sections: Mapping[str, Config]) -> None:
     missing = {
         role: config
         for role, config in sections.items()
-        if config.get("original") and not Path(config["checkpoint"], "network.json").is_file()
+        if config.get("original") and not _is_there(config)
     }
     if not missing.keys() & {"generator", "regressor"}:
         return
     lines = [
         "The PyTorch originals of this config's networks have to be fetched and converted once "
-        "(or pass other checkpoints):"
+        f"(or pass other checkpoints); relative paths are seen from {Path.cwd()}:"
     ]
     for role, config in missing.items():
-        purpose = ", only for eval.metrics" if role == "oracle" else ""
-        command = "python -m diffcf_jax.checkpoint.convert"
+        purpose = f", only for {command('evaluate')}" if role == "oracle" else ""
         lines += [
             f"\nconfig.{role}.checkpoint={config['checkpoint']} is missing{purpose}",
             f"  from     {config['original']}",
-            f"  convert  {command} {config['convert']} --out {config['checkpoint']}",
+            f"  convert  {command('convert')} {config['convert']} --out {config['checkpoint']}",
         ]
     raise UserError("\n".join(lines))
+
+
+def _is_there(config: Config) -> bool:
+    return (find_checkpoint(config["checkpoint"]) / "network.json").is_file()
 
 
 def _load(role: str, config: Config) -> Network:
@@ -160,9 +164,9 @@ def _load(role: str, config: Config) -> Network:
 
 
 def _abstract(role: str, config: Config) -> Network:
-    directory = Path(config["checkpoint"])
+    directory = find_checkpoint(config["checkpoint"])
     with _naming(role):
-        if config.get("convert") and not (directory / "network.json").is_file():
+        if config.get("convert") and not _is_there(config):
             description = describe_unconverted(config["convert"])
         else:
             description = read_description(directory)

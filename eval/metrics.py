@@ -1,6 +1,7 @@
 """Metrics of a finished run, measured on the saved PNG files.
 
-    python -m eval.metrics --results OUT [--regressor DIR] [--oracle DIR]
+    diffcf evaluate --results OUT [--regressor DIR] [--oracle DIR]
+    python -m eval.metrics --results OUT                              (the same in a clone)
 
 prints a table and writes OUT/metrics.json and OUT/metrics.csv. What is measured is what the user
 gets: the networks see the images as they were saved, not as they were in memory.
@@ -20,6 +21,8 @@ config of the run or the checkpoint names. Inputs that could not be explained ar
 in none of the means; results that did not succeed are in all of them.
 """
 
+import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from diffcf_jax import cli
+from diffcf_jax import cli, shipped
 from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.squares import background_color, inner_square_color
@@ -44,14 +47,6 @@ IN_UNIT = ("final_error", "oracle_mae", "oracle_error")
 
 # Images [B, H, W, 3] float32 in [0, 1], B at most BATCH_SIZE, to predictions [B].
 Predict = Callable[[np.ndarray], np.ndarray]
-
-_RESULTS = flags.DEFINE_string("results", None, "folder that explain.py wrote (its --workdir)")
-_REGRESSOR = flags.DEFINE_string(
-    "regressor", None, "network directory; default: regressor.checkpoint of the run's config"
-)
-_ORACLE = flags.DEFINE_string(
-    "oracle", None, "network directory; default: oracle.checkpoint of the run's config, if any"
-)
 
 
 def evaluate(
@@ -241,7 +236,7 @@ def _read_rgb(path: Path) -> np.ndarray:
     """A saved image, float64 [H, W, 3] in [0, 1]."""
     image = read_image(path)
     if image.ndim != 3 or image.shape[2] != 3:
-        raise UserError(f"{path} is not an RGB image: run explain.py again")
+        raise UserError(f"{path} is not an RGB image: run {shipped.command('explain')} again")
     return image / 255
 
 
@@ -250,18 +245,34 @@ def _checkpoint(config: Mapping[str, Any], key: str) -> str | None:
     return section.get("checkpoint") if isinstance(section, Mapping) else None
 
 
-def main(_: Sequence[str]) -> None:
-    """Measures the folder of --results and prints the table."""
-    summary = evaluate(_RESULTS.value, _REGRESSOR.value, _ORACLE.value)
+def _define(values: flags.FlagValues) -> None:
+    cli.define_path(values, "results", "The folder of a finished run, its --workdir.")
+    cli.define_path(
+        values, "regressor", "A network directory; without it, the one in the run's config."
+    )
+    cli.define_path(
+        values, "oracle", "A network directory; without it, the one in the run's config, if any."
+    )
+
+
+def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
+    summary = evaluate(args.results, args.regressor, args.oracle)
     print(format_table(summary["metrics"]))
     print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
     print(
         "the regressor's predictions for the saved images differ from results.jsonl by at most "
         f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
     )
-    print(f"written: {Path(_RESULTS.value) / 'metrics.json'} and metrics.csv")
+    print(f"written: {args.results / 'metrics.json'} and metrics.csv")
 
+
+main = cli.Command(
+    program=functools.partial(shipped.command, "evaluate"),
+    about="Measures the saved images of a run; writes metrics.json and metrics.csv beside them.",
+    run=_evaluate,
+    define=_define,
+    required=("results",),
+)
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("results")
-    cli.run(main)
+    sys.exit(main())

@@ -1,13 +1,13 @@
-"""The configs that need the originals' checkpoints: their numbers, and what they ask for."""
+"""The shipped configs: all load, and those of the originals' checkpoints say how to get them."""
 
-import contextlib
-import importlib.util
-import io
+import ast
+import importlib
 import shlex
 from pathlib import Path
 
 import pytest
 
+from diffcf_jax import shipped
 from diffcf_jax.checkpoint import convert
 from diffcf_jax.errors import UserError
 from diffcf_jax.inputs import load_networks
@@ -17,17 +17,63 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return importlib.import_module(f"diffcf_jax.configs.{name}").get_config()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
-def test_every_config_loads_and_imports_nothing_of_the_package(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    assert "diffcf_jax import" not in path.read_text()
+def test_configs_import_nothing_but_configs(path):
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            modules.add(node.module)
+        elif isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+    allowed = ("ml_collections", "typing", "diffcf_jax.configs")
+    assert all(module.startswith(allowed) for module in modules), modules
+
+
+@pytest.mark.parametrize("method", ["acre", "diffae"])
+def test_configs_for_explaining_have_the_same_keys_and_their_own_values(method):
+    squares, own, faces = (load(f"{name}_{method}") for name in ("squares", "own", "celeba"))
+    assert squares.keys() == own.keys() == faces.keys()
+    assert squares.method.keys() == own.method.keys() == faces.method.keys()
+    assert (squares.batch_size, own.batch_size, faces.batch_size) == ("16", "4", "auto")
+    assert squares.data.to_dict() == {
+        "name": "squares", "path": "", "limit": None, "convert": False
+    }  # fmt: skip
+    assert own.data.convert and faces.data.attribute == "Young"
+    assert squares.targets == "" and squares.seed == 0
+
+
+def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):
+    names = shipped.config_names()
+    assert "squares_acre" in names and "train/squares_ddpm" in names
+    assert not any("common" in name or "__init__" in name for name in names)
+    monkeypatch.chdir(tmp_path)
+    found = str(CONFIGS / "train" / "regressor.py")
+    for text in ("train/regressor", "train/regressor.py", "configs/train/regressor.py"):
+        assert shipped.find_config(text) == found
+        assert shipped.find_config(f"{text}:tiny") == f"{found}:tiny"
+    (tmp_path / "squares_acre.py").write_text("")  # a file of one's own comes first
+    assert shipped.find_config("squares_acre.py:x") == "squares_acre.py:x"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert shipped.find_config("~/squares_acre.py") == str(tmp_path / "squares_acre.py")
+    for wrong, near in (("squares_acra", "squares_acre"), ("ddpm", "train/ddpm")):
+        with pytest.raises(UserError, match=f"no file {wrong} in {tmp_path}.* such as .*{near}"):
+            shipped.find_config(wrong)
+
+
+def test_shipped_checkpoints_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = shipped.folder("checkpoints") / "squares_oracle"
+    assert (found / "network.json").is_file()
+    for text in ("squares_oracle", "checkpoints/squares_oracle", Path("squares_oracle")):
+        assert shipped.find_checkpoint(text) == found
+    assert shipped.find_checkpoint("checkpoints/none") == tmp_path / "checkpoints" / "none"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert shipped.find_checkpoint("~/squares_oracle") == tmp_path / "squares_oracle"
+    (tmp_path / "squares_oracle").mkdir()  # a folder of one's own comes first
+    assert shipped.find_checkpoint("squares_oracle") == tmp_path / "squares_oracle"
 
 
 def test_celeba_has_the_papers_numbers_in_years():
@@ -46,7 +92,7 @@ def test_celeba_has_the_papers_numbers_in_years():
 
 
 @pytest.mark.parametrize("name", ["celeba_acre", "celeba_diffae"])
-def test_celeba_without_checkpoints_says_what_to_do_in_one_screen(name):
+def test_celeba_without_checkpoints_says_what_to_do_in_one_screen(name, capsys):
     config = load(name).to_dict()
     with pytest.raises(UserError) as caught:
         load_networks(config["generator"], config["regressor"], config["oracle"])
@@ -56,7 +102,6 @@ def test_celeba_without_checkpoints_says_what_to_do_in_one_screen(name):
     assert len(commands) == 3 == str(caught.value).count("  from ")
     for command in commands:  # the converter knows every flag, and only lacks the file
         words = shlex.split(command)
-        assert words[:3] == ["python", "-m", "diffcf_jax.checkpoint.convert"]
-        with contextlib.redirect_stderr(io.StringIO()) as stderr:
-            assert convert.main(words[3:]) == 2
-        assert "does not exist" in stderr.getvalue()
+        assert words[:2] == ["diffcf", "convert"]
+        assert convert.main(words[2:]) == 2
+        assert "does not exist" in capsys.readouterr().err

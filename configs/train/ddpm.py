@@ -12,16 +12,15 @@ they become `config.image_size`.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """Returns the config of a size."""
-    if variant not in ("tiny", "small", "paper"):
-        raise ValueError(f"unknown size '{variant}': use tiny, small or paper")
-    config = ml_collections.ConfigDict()
+    common.check_size(variant)
+    config = common.training(seed=1, batch_size=32)
     config.image_size = {"tiny": 64, "small": 128, "paper": 256}[variant]
-    config.seed = 1
-    # data.name: "labelled" (a folder; its labels are of no use here), "celeba-hq", "imdb-wiki".
-    config.data = dict(name="labelled", path="", labels="", held_out=0.1)
+    config.data = common.labelled_images()  # the labels are of no use here
     config.network = dict(
         kind="ddpm",
         model=MODELS[variant],
@@ -30,8 +29,6 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     # AC-RE with tau = 5 of 50 respaced steps asks for timesteps up to 82.
     config.objective = dict(max_timestep=ml_collections.config_dict.placeholder(int))
     config.augment = dict(mirror=True)  # left to right; False where that changes what is shown
-    config.batch_size = 32
-    config.accumulate = 1
     config.precision = "bfloat16"
     config.workers = 8
     config.ema_decay = 0.9999
@@ -39,9 +36,7 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         learning_rate=1e-4, warmup_steps=1_000, schedule="constant", weight_decay=0.0, clip=1.0
     )
     if variant == "tiny":
-        # Patches of 2x2 (below 48 pixels) or 4x4 are folded into channels.
-        below_48 = 1 // (1 + config.get_ref("image_size") // 48)
-        config.network.model.patch_size = 4 - 2 * below_48
+        config.network.model.patch_size = common.fold_patches(config)
         config.objective.max_timestep = 200  # what AC-RE needs is learned sooner alone
         config.precision = "float32"
         config.workers = 0
@@ -54,9 +49,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     config.steps = {"tiny": 5_000, "small": 200_000, "paper": 500_000}[variant]
     # A regressor's network directory adds the Fréchet distance on its features.
     config.evaluation = dict(images=256, regressor="")
-    config.log_every = {"tiny": 50, "small": 100, "paper": 100}[variant]
-    config.evaluate_every = {"tiny": 500, "small": 5_000, "paper": 10_000}[variant]
-    config.save_every = {"tiny": 500, "small": 5_000, "paper": 10_000}[variant]
+    log = {"tiny": 50, "small": 100, "paper": 100}[variant]
+    common.log_and_save(config, log, {"tiny": 500, "small": 5_000, "paper": 10_000}[variant])
     return config
 
 

@@ -10,16 +10,15 @@ labels are needed. `IMAGES` may hold images of any size; they become `config.ima
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """Returns the config of a size."""
-    if variant not in ("tiny", "small", "paper"):
-        raise ValueError(f"unknown size '{variant}': use tiny, small or paper")
-    config = ml_collections.ConfigDict()
+    common.check_size(variant)
+    config = common.training(seed=1, batch_size=32 if variant == "tiny" else 64)
     config.image_size = {"tiny": 64, "small": 128, "paper": 256}[variant]
-    config.seed = 1
-    # data.name: "labelled" (a folder; its labels are of no use here), "celeba-hq", "imdb-wiki".
-    config.data = dict(name="labelled", path="", labels="", held_out=0.1)
+    config.data = common.labelled_images()  # the labels are of no use here
     config.network = dict(
         kind="diffae",
         model=MODELS[variant],
@@ -28,8 +27,6 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     # weighting="noise" and scales=(1, 2, 4, 8) teach z_sem small areas, see docs/training.md.
     config.objective = dict(decode_steps=10, weighting="uniform", scales=(1,))
     config.augment = dict(mirror=True)  # left to right; False where that changes what is shown
-    config.batch_size = {"tiny": 32, "small": 64, "paper": 64}[variant]
-    config.accumulate = 1
     config.precision = "bfloat16"
     config.workers = 8
     config.ema_decay = 0.9999
@@ -37,9 +34,7 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         learning_rate=1e-4, warmup_steps=0, schedule="constant", weight_decay=0.0, clip=1.0
     )
     if variant == "tiny":
-        # Patches of 2x2 (below 48 pixels) or 4x4 are folded into channels.
-        below_48 = 1 // (1 + config.get_ref("image_size") // 48)
-        patch_size = 4 - 2 * below_48
+        patch_size = common.fold_patches(config)
         config.network.model.unet.patch_size = patch_size
         config.network.model.encoder.patch_size = patch_size
         # v instead of noise: what z_sem says about colours is learned much sooner.
@@ -53,9 +48,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     config.steps = {"tiny": 5_000, "small": 200_000, "paper": 200_000_000 // 64}[variant]
     # A regressor's network directory adds the Fréchet distance on its features.
     config.evaluation = dict(images=256, regressor="")
-    config.log_every = {"tiny": 50, "small": 100, "paper": 100}[variant]
-    config.evaluate_every = {"tiny": 500, "small": 5_000, "paper": 20_000}[variant]
-    config.save_every = {"tiny": 500, "small": 5_000, "paper": 20_000}[variant]
+    log = {"tiny": 50, "small": 100, "paper": 100}[variant]
+    common.log_and_save(config, log, {"tiny": 500, "small": 5_000, "paper": 20_000}[variant])
     return config
 
 

@@ -6,7 +6,7 @@ python train.py --config configs/train/imdb_wiki_oracle.py --workdir runs/age_or
 
 import ml_collections
 
-from configs.train import imdb_wiki_regressor
+from diffcf_jax.configs.train import imdb_wiki_regressor
 
 
 def get_config() -> ml_collections.ConfigDict:

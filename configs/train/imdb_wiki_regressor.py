@@ -13,7 +13,7 @@ python train.py --config configs/train/imdb_wiki_regressor.py --workdir runs/age
 
 import ml_collections
 
-from configs.train import regressor
+from diffcf_jax.configs.train import regressor
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -12,6 +12,8 @@ in batches of 256.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 SIZES = {
     "tiny": dict(hidden=256, layers=4, batch_size=128, steps=5_000, learning_rate=1e-3, ema=0.999),
     "small": dict(
@@ -30,11 +32,9 @@ SIZES = {
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """Returns the config of a size."""
-    if variant not in SIZES:
-        raise ValueError(f"unknown size '{variant}': use tiny, small or paper")
+    common.check_size(variant)
     chosen = SIZES[variant]
-    config = ml_collections.ConfigDict()
-    config.seed = 1
+    config = common.training(seed=1, batch_size=chosen["batch_size"])
     config.network = dict(
         kind="latent_dpm",
         model=dict(hidden=chosen["hidden"], layers=chosen["layers"]),
@@ -46,12 +46,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         sample_steps=20,
         decode_steps=20,
     )
-    # name: "squares", "celeba-hq", "imdb-wiki" or "labelled" (a folder; labels are of no use here).
-    config.data = dict(name="labelled", path="", labels="", held_out=0.1)
+    config.data = common.labelled_images()  # the labels are of no use here; or name="squares"
     config.steps = chosen["steps"]
-    config.batch_size = chosen["batch_size"]
-    config.accumulate = 1
-    config.precision = "float32"
     config.workers = 0
     config.optimizer = dict(
         learning_rate=chosen["learning_rate"],
@@ -63,7 +59,5 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     config.ema_decay = chosen["ema"]
     config.augment = dict()
     config.evaluation = dict(images=256, regressor="")
-    config.log_every = 100
-    config.evaluate_every = 1_000
-    config.save_every = 1_000
+    common.log_and_save(config, log=100, save=1_000)
     return config

@@ -8,7 +8,7 @@ python train.py --config configs/train/oracle.py:tiny --workdir runs/oracle \
 
 import ml_collections
 
-from configs.train import regressor
+from diffcf_jax.configs.train import regressor
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:

@@ -11,16 +11,15 @@ DenseNet-121; for the paper's way of training it, see imdb_wiki_regressor.py.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """Returns the config of a size."""
-    if variant not in ("tiny", "small", "paper"):
-        raise ValueError(f"unknown size '{variant}': use tiny, small or paper")
-    config = ml_collections.ConfigDict()
+    common.check_size(variant)
+    config = common.training(seed=1, batch_size=32 if variant == "paper" else 64)
     config.image_size = {"tiny": 64, "small": 128, "paper": 256}[variant]
-    config.seed = 1
-    # name: "labelled" (a folder with a table), "celeba-hq" (labels: Young or not), "imdb-wiki".
-    config.data = dict(name="labelled", path="", labels="", held_out=0.1)
+    config.data = common.labelled_images()
     config.network = dict(
         kind="densenet" if variant == "paper" else "resnet",
         model=MODELS[variant],
@@ -39,11 +38,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     )
     config.init = ""  # a network directory to start from
     config.augment = dict(mirror=True)  # left to right; False where that changes the label
-    config.batch_size = 32 if variant == "paper" else 64
-    config.accumulate = 1
     config.precision = "bfloat16"
     config.workers = 8
-    config.ema_decay = 0.999
     if variant == "paper":
         config.optimizer = dict(
             learning_rate=1e-4, warmup_steps=0, schedule="constant", weight_decay=0.01
@@ -57,9 +53,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         config.workers = 0
         config.ema_decay = 0.995
     config.steps = {"tiny": 4_000, "small": 20_000, "paper": 120_000}[variant]
-    config.log_every = {"tiny": 50, "small": 100, "paper": 100}[variant]
-    config.evaluate_every = {"tiny": 500, "small": 1_000, "paper": 6_000}[variant]
-    config.save_every = {"tiny": 500, "small": 1_000, "paper": 6_000}[variant]
+    log = {"tiny": 50, "small": 100, "paper": 100}[variant]
+    common.log_and_save(config, log, {"tiny": 500, "small": 1_000, "paper": 6_000}[variant])
     return config
 
 

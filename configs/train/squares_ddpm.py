@@ -14,11 +14,12 @@ other work besides.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
-    config = ml_collections.ConfigDict()
-    config.seed = 1
+    config = common.training(seed=1, batch_size=32)
     config.network = dict(
         kind="ddpm",
         model=dict(
@@ -39,17 +40,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = dict(name="squares")
     config.init = ""  # a network directory to start from
     config.steps = 2_000
-    config.batch_size = 32
-    config.accumulate = 1  # parts that a batch is worked on in, one after the other; saves memory
-    config.precision = "float32"
     config.optimizer = dict(
         learning_rate=1e-3, warmup_steps=200, schedule="cosine", weight_decay=0.0, clip=1.0
     )
-    config.ema_decay = 0.999
     config.augment = dict(flips=True, rolls=False)
     # A regressor's network directory adds the Fréchet distance on its features.
     config.evaluation = dict(images=256, regressor="")
-    config.log_every = 50
-    config.evaluate_every = 500
-    config.save_every = 500
     return config

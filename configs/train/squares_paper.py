@@ -12,6 +12,8 @@ and 120,000 updates for the regressors are those of the originals.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config(network: str = "") -> ml_collections.ConfigDict:
     """Returns the config of a network."""
@@ -20,14 +22,13 @@ def get_config(network: str = "") -> ml_collections.ConfigDict:
             f"unknown network '{network}': use squares_paper.py:NAME with one of "
             f"{', '.join(NETWORKS)}"
         )
-    config = ml_collections.ConfigDict()
-    config.seed = 2 if network == "oracle" else 1
+    config = common.training(
+        seed=2 if network == "oracle" else 1, batch_size=24 if network == "diffae" else 32
+    )
     config.data = dict(name="squares")
     config.network = dict(NETWORKS[network], image_size=64)
     config.objective = dict()
     config.augment = dict(flips=True)
-    config.batch_size = 24 if network == "diffae" else 32
-    config.accumulate = 1
     config.precision = "bfloat16"
     config.ema_decay = 0.9999
     if network in ("regressor", "oracle"):
@@ -35,9 +36,7 @@ def get_config(network: str = "") -> ml_collections.ConfigDict:
     else:
         config.optimizer = dict(learning_rate=1e-4, schedule="constant", weight_decay=0.0, clip=1.0)
     config.steps = {"ddpm": 100_000, "diffae": 16_000_000 // 24}.get(network, 120_000)
-    config.log_every = 100
-    config.evaluate_every = 6_000
-    config.save_every = 6_000
+    common.log_and_save(config, log=100, save=6_000)
     return config
 
 

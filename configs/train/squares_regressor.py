@@ -28,11 +28,12 @@ alone; a training that has them from the start was not tried.
 
 import ml_collections
 
+from diffcf_jax.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
-    config = ml_collections.ConfigDict()
-    config.seed = 1
+    config = common.training(seed=1, batch_size=64)
     config.network = dict(
         kind="resnet",
         model=dict(
@@ -54,15 +55,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = dict(name="squares", distraction=0.2, ends=0.05)
     config.init = ""  # a network directory to start from
     config.steps = 3_000
-    config.batch_size = 64
-    config.accumulate = 1  # parts that a batch is worked on in, one after the other; saves memory
-    config.precision = "float32"
     config.optimizer = dict(
         learning_rate=2e-3, warmup_steps=200, schedule="cosine", weight_decay=0.01, clip=1.0
     )
     config.ema_decay = 0.995
     config.augment = dict(flips=True, rolls=True, color_noise=(0.0, 0.3, 0.3), tile_noise=0.5)
-    config.log_every = 50
-    config.evaluate_every = 500
-    config.save_every = 500
     return config

@@ -1,13 +1,13 @@
 """Turns a PyTorch original's checkpoint into a network directory.
 
-    python -m diffcf_jax.checkpoint.convert SOURCE --kind KIND --out DIR [--preset NAME]
-        [--flags "--num_channels 128 ..." | --flags-json FILE]
+    diffcf convert SOURCE --kind KIND --out DIR [--preset NAME]
+        [--flags "--num_channels 128 ..." | --flags_json FILE]
 
 SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
 nothing is written.
 """
 
-import argparse
+import functools
 import json
 import math
 import shlex
@@ -17,30 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 
+from diffcf_jax import cli, shipped
 from diffcf_jax.checkpoint.network import abstract_variables
 from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
 from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.checkpoint.torch_keys import read_variables
 from diffcf_jax.checkpoint.torch_reader import read_state_dict
 from diffcf_jax.errors import UserError
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
-    args = _parse(sys.argv[1:] if argv is None else argv)
-    try:
-        _check_out(args.out)
-        flags = read_flags(args.kind, args.preset, args.flags, args.flags_json)
-        state_dict = read_state_dict(args.source)
-        description, variables = import_network(args.kind, state_dict, flags, str(args.source))
-        description["training"]["source"] = args.source.name
-        save_network(args.out, description, variables)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: {args.kind} of {args.source}, as kind {description['kind']}")
-    return 0
 
 
 def describe_unconverted(arguments: str) -> dict[str, Any]:
@@ -52,25 +37,8 @@ def describe_unconverted(arguments: str) -> dict[str, Any]:
     Raises:
         UserError: a flag is unknown or does not fit.
     """
-    args = _parse([*shlex.split(arguments), "--out", "."])
-    flags = read_flags(args.kind, args.preset, args.flags, args.flags_json)
-    return ORIGINALS[args.kind][1](flags, {})
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m diffcf_jax.checkpoint.convert",
-        description="Turn a PyTorch original's checkpoint into a network directory.",
-    )
-    parser.add_argument("source", type=Path, help="the original's checkpoint")
-    parser.add_argument("--kind", required=True, choices=sorted(ORIGINALS))
-    parser.add_argument("--out", required=True, type=Path, help="the directory to write")
-    names = sorted({name for _, name in PRESETS})
-    parser.add_argument("--preset", help=f"flags of a known network: {', '.join(names)}")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--flags", help='the original\'s own flags, as "--num_channels 128 ..."')
-    given.add_argument("--flags-json", type=Path, help="the same as a JSON object in a file")
-    return parser.parse_args(_join_flags(argv))
+    args, _ = main.parse([*shlex.split(arguments), "--out", "."])
+    return ORIGINALS[args.kind][1](_read_flags(args), {})
 
 
 def import_network(
@@ -148,15 +116,6 @@ def read_flags(
     return flags
 
 
-def _join_flags(argv: Sequence[str]) -> list[str]:
-    """Join "--flags" and its value, which argparse would take for an option of its own."""
-    words = list(argv)
-    if "--flags" in words[:-1]:
-        i = words.index("--flags")
-        words[i : i + 2] = [f"--flags={words[i + 1]}"]
-    return words
-
-
 def _split_flags(text: str) -> dict[str, str]:
     """Split "--name value" and "--name=value"."""
     try:
@@ -226,6 +185,45 @@ def _listed(problems: Mapping[str, Sequence[str]], most: int = 20) -> str:
             parts.append(f"{len(keys)} {what} ({', '.join(keys[:most])}{more})")
     return "; ".join(parts)
 
+
+def _define(values: flags.FlagValues) -> None:
+    presets = ", ".join(sorted({name for _, name in PRESETS}))
+    flags.DEFINE_enum("kind", None, sorted(ORIGINALS), "What the original is.", flag_values=values)
+    cli.define_path(values, "out", "The network directory to write.")
+    flags.DEFINE_string("preset", None, f"Flags of a known network: {presets}.", flag_values=values)
+    flags.DEFINE_string(
+        "flags", None, 'The original\'s own flags, as "--num_channels 128 ...".', flag_values=values
+    )
+    cli.define_path(values, "flags_json", "The same as a JSON object in a file.")
+    flags.DEFINE_alias("flags-json", "flags_json", flag_values=values)
+    flags.mark_flags_as_mutual_exclusive(["flags", "flags_json"], flag_values=values)
+
+
+def _read_flags(args: flags.FlagValues) -> dict[str, Any]:
+    return read_flags(args.kind, args.preset, args.flags, args.flags_json)
+
+
+def _convert(args: flags.FlagValues, arguments: list[str]) -> None:
+    source = Path(arguments[0]).expanduser()
+    _check_out(args.out)
+    state_dict = read_state_dict(source)
+    description, variables = import_network(args.kind, state_dict, _read_flags(args), str(source))
+    description["training"]["source"] = source.name
+    save_network(args.out, description, variables)
+    print(f"{args.out}: {args.kind} of {source}, as kind {description['kind']}")
+
+
+main = cli.Command(
+    program=functools.partial(shipped.command, "convert"),
+    about="""Turns a PyTorch original's checkpoint into a network directory.
+
+SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
+nothing is written.""",
+    run=_convert,
+    define=_define,
+    arguments=("SOURCE",),
+    required=("kind", "out"),
+)
 
 if __name__ == "__main__":
     sys.exit(main())

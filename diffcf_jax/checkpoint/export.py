@@ -1,52 +1,27 @@
 """Turns a network directory into a safetensors file with a PyTorch original's keys.
 
-    python -m diffcf_jax.checkpoint.export NETWORK --out FILE.safetensors
+    diffcf export NETWORK --out FILE.safetensors
 
 The file's metadata holds the flags with which the original builds the same network.
 """
 
-import argparse
+import functools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from absl import flags
 from safetensors.numpy import save_file
 
+from diffcf_jax import cli, shipped
 from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.checkpoint.torch_keys import write_state_dict
 from diffcf_jax.errors import UserError
 from diffcf_jax.models.diffae import DiffAE, SemanticEncoder
 from diffcf_jax.models.unet import UNet
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffcf_jax.checkpoint.export",
-        description="Write a network's weights with the PyTorch original's keys.",
-    )
-    parser.add_argument("network", type=Path, help="a network directory")
-    parser.add_argument("--out", required=True, type=Path, help="the .safetensors file to write")
-    args = parser.parse_args(argv)
-    try:
-        if args.out.suffix != ".safetensors":
-            raise UserError(f"{args.out} must end in .safetensors.")
-        kind, state_dict, flags = export_network(load_network(args.network))
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.out.with_name(f".{args.out.name}.partial-{os.getpid()}")
-        save_file(state_dict, partial, metadata={"kind": kind, "flags": flags})
-        partial.replace(args.out)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: {kind}, {len(state_dict)} arrays")
-    if flags:
-        print(f"flags: {flags}")
-    return 0
 
 
 def export_network(network: Network) -> tuple[str, dict[str, np.ndarray], str]:
@@ -169,6 +144,35 @@ def _commas(values: Iterable[Any]) -> str:
     """Write a list as the originals' flags do."""
     return ",".join(str(value) for value in values)
 
+
+def _define(values: flags.FlagValues) -> None:
+    cli.define_path(values, "out", "The .safetensors file to write.")
+
+
+def _export(args: flags.FlagValues, arguments: list[str]) -> None:
+    out = args.out
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out={out} must end in .safetensors: give such a file.")
+    kind, state_dict, original_flags = export_network(load_network(arguments[0]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    save_file(state_dict, partial, metadata={"kind": kind, "flags": original_flags})
+    partial.replace(out)
+    print(f"{out}: {kind}, {len(state_dict)} arrays")
+    if original_flags:
+        print(f"flags: {original_flags}")
+
+
+main = cli.Command(
+    program=functools.partial(shipped.command, "export"),
+    about="""Writes a network's weights with the PyTorch original's keys, as a safetensors file.
+
+The file's metadata holds the flags with which the original builds the same network.""",
+    run=_export,
+    define=_define,
+    arguments=("NETWORK",),
+    required=("out",),
+)
 
 if __name__ == "__main__":
     sys.exit(main())

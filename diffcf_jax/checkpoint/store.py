@@ -13,6 +13,7 @@ from absl import logging
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import Network, abstract_variables, build_module
 from diffcf_jax.errors import UserError
+from diffcf_jax.shipped import command, find_checkpoint
 
 FORMAT = 1
 _REQUIRED = ("format", "kind", "model", "image_size")
@@ -67,7 +68,7 @@ def load_network(directory: str | os.PathLike) -> Network:
         UserError: it is missing, truncated, of another format, or does not hold the variables of
             the network that its `network.json` describes.
     """
-    directory = Path(directory).absolute()
+    directory = find_checkpoint(directory)
     description = read_description(directory)
     module = build_module(description)
     wanted = abstract_variables(description)
@@ -143,8 +144,8 @@ def read_description(directory: Path) -> dict[str, Any]:
     path = directory / "network.json"
     if not path.is_file():
         raise UserError(
-            f"There is no network at {directory}: {path.name} is missing; give a directory that "
-            "train.py or diffcf_jax.checkpoint.convert wrote."
+            f"There is no network at {directory.absolute()}: {path.name} is missing; give a "
+            f"directory that {command('train')} or {command('convert')} wrote."
         )
     try:
         description = json.loads(path.read_text())

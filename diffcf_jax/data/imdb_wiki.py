@@ -14,20 +14,20 @@ OUT holds the three tables of ages, the crops under the photos' names, and is al
 originals' own cropping makes. A crop that exists is not made again, so a stopped run goes on.
 """
 
-import argparse
 import csv
 import functools
 import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tqdm
+from absl import flags
 from PIL import Image
 
+from diffcf_jax import cli
 from diffcf_jax.data.face_crop import crop_face
 from diffcf_jax.data.folder import list_images
 from diffcf_jax.data.image import to_srgb
@@ -136,28 +136,6 @@ def crop_all(
     return bad
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffcf_jax.data.imdb_wiki",
-        description="Cut the faces out of IMDB-WIKI-clean like CelebA-HQ.",
-    )
-    parser.add_argument("source", type=pathlib.Path, help="IMDB-WIKI-clean")
-    parser.add_argument("out", type=pathlib.Path, help="the folder to write")
-    parser.add_argument("--image-size", type=int, default=256, help="in pixels (256)")
-    parser.add_argument("--workers", type=int, help="threads (one a core)")
-    args = parser.parse_args(argv)
-    try:
-        bad = crop_all(args.source, args.out, args.image_size, args.workers)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for reason in bad.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    print(f"{args.out}: cropped faces, {len(bad)} photos left out")
-    return 0
-
-
 def _crop_file(
     photos: pathlib.Path,
     name: str,
@@ -212,6 +190,30 @@ def _read_table(path: pathlib.Path, columns: list[str]) -> dict[str, tuple[int, 
             rows[name] = reader.line_num, {column: row[column] for column in columns}
     return rows
 
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("image_size", 256, "In pixels.", lower_bound=1, flag_values=values)
+    flags.DEFINE_alias("image-size", "image_size", flag_values=values)
+    flags.DEFINE_integer(
+        "workers", None, "Threads; one per core without it.", lower_bound=1, flag_values=values
+    )
+
+
+def _crop(args: flags.FlagValues, arguments: list[str]) -> None:
+    source, out = (pathlib.Path(argument).expanduser() for argument in arguments)
+    bad = crop_all(source, out, args.image_size, args.workers)
+    for reason in bad.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    print(f"{out}: cropped faces, {len(bad)} photos left out")
+
+
+main = cli.Command(
+    program="python -m diffcf_jax.data.imdb_wiki",
+    about="Cuts the faces out of IMDB-WIKI-clean like CelebA-HQ.",
+    run=_crop,
+    define=_define,
+    arguments=("IMDB_CLEAN", "OUT"),
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,6 +20,7 @@ from diffcf_jax.files import read_image, strict_json, write_file
 from diffcf_jax.report.figures import curve_svg, overview_svg
 from diffcf_jax.results.log import RESULTS, read_results
 from diffcf_jax.results.summary import Interval, distance
+from diffcf_jax.shipped import command
 
 # Images up to this size are embedded as they are and enlarged with sharp pixels; larger ones
 # are embedded as thumbnails of at most _THUMBNAIL pixels, to keep the page small.
@@ -119,7 +120,9 @@ def read_summary(workdir: str | Path) -> dict[str, Any]:
         UserError: it is missing or broken.
     """
     path = Path(workdir) / "summary.json"
-    remedy = "run explain.py again with the same --workdir, it writes the file at its end"
+    remedy = (
+        f"run {command('explain')} again with the same --workdir, it writes the file at its end"
+    )
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

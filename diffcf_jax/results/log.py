@@ -14,6 +14,7 @@ import numpy as np
 
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import strict_json, write_file
+from diffcf_jax.shipped import command
 
 RESULTS = "results.jsonl"
 
@@ -95,7 +96,8 @@ def _read_log(path: Path, skip_broken: bool) -> list[dict[str, Any]]:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(
-            f"cannot read {path}: {error.strerror}; give the --workdir of an explain.py run"
+            f"cannot read {path}: {error.strerror}; give the --workdir of a finished "
+            f"{command('explain')} run"
         ) from error
     rows = []
     for number, line in enumerate(lines, start=1):

@@ -1,19 +1,23 @@
 """Checks the package against recorded vectors of the PyTorch originals.
 
-    python -m eval.parity DIR [DIR ...] [--x64]
+    diffcf parity DIR [DIR ...] [--x64]
+    python -m eval.parity DIR [DIR ...] [--x64]                       (the same in a clone)
 
 Prints a row for every quantity of every folder. The exit status is 1 if a row fails, a stored
 array has no counterpart, or a folder cannot be interpreted. Files among the folders, as a shell's
 `*` gives them, are named and passed over.
 """
 
-import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from absl import flags
+
+from diffcf_jax import cli, shipped
 
 from . import (
     ac_re,
@@ -49,18 +53,15 @@ CHECKS: dict[str, tuple[str, Check]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.parity",
-        description="Check the package against recorded vectors of the PyTorch originals.",
-    )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
-    parser.add_argument("--x64", action="store_true", help="compute and compare in float64")
-    args = parser.parse_args(argv)
-    for file in filter(Path.is_file, args.folders):
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool("x64", False, "Compute and compare in float64.", flag_values=values)
+
+
+def _compare(args: flags.FlagValues, arguments: list[str]) -> int:
+    paths = [Path(argument).expanduser() for argument in arguments]
+    for file in filter(Path.is_file, paths):
         print(f"{file}: a file, passed over")
-    folders = [folder for folder in args.folders if not folder.is_file()]
+    folders = [path for path in paths if not path.is_file()]
     if not folders:
         print("no folder to compare")
         return 1
@@ -125,6 +126,14 @@ def format_rows(rows: Sequence[Row]) -> str:
         )
     return "\n".join(lines)
 
+
+main = cli.Command(
+    program=functools.partial(shipped.command, "parity"),
+    about="Compares the package with recorded vectors of the PyTorch originals.",
+    run=_compare,
+    define=_define,
+    arguments=("DIR", "..."),
+)
 
 if __name__ == "__main__":
     sys.exit(main())

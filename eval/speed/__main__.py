@@ -10,8 +10,7 @@ the paper's sizes: a checkpoint that the originals cannot build is no match for 
 of train.py an iteration is an update of the training, in float32.
 """
 
-import argparse
-import importlib.util
+import functools
 import json
 import os
 import statistics
@@ -22,46 +21,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
+from diffcf_jax import cli
 from diffcf_jax.errors import UserError
 
 from .job import write_job, write_training
 
-SIDES = {"diffcf_jax": "eval.speed.ours", "originals": "eval.speed.originals"}
+SIDES = {"diffcf_jax": f"{__package__}.ours", "originals": f"{__package__}.originals"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.speed",
-        description="Measure seconds an iteration, seconds a counterfactual and memory.",
-    )
-    parser.add_argument("--config", required=True, help="a config of explain.py or train.py")
-    parser.add_argument("--originals", type=Path, help="a clone of the paper's repository")
-    parser.add_argument("--batch", default="1,4", help="batch sizes, separated by commas")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="timed iterations, and whole runs, of each side"
-    )
-    parser.add_argument("--images", type=int, default=0, help="images of a whole run; 0: none")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU cores to use")
-    parser.add_argument(
-        "--random-weights", action="store_true", help="the paper's sizes, untrained"
-    )
-    args = parser.parse_args(argv)
-    try:
-        if args.repeats < 1:
-            raise UserError(f"--repeats={args.repeats} must be at least 1.")
-        config = _load_config(args.config)
-        names = list(SIDES) if args.originals else ["diffcf_jax"]
-        for batch in _numbers(args.batch):
-            with tempfile.TemporaryDirectory() as folder:
-                write = write_job if "method" in config else write_training
-                write(Path(folder), config, batch, args)
-                found = measure(Path(folder), names, args.repeats, args.images > 0)
-            print(table(batch, found), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def _define(values: flags.FlagValues) -> None:
+    define_integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+    cli.define_path(values, "originals", "A clone of the paper's repository.")
+    flags.DEFINE_string("batch", "1,4", "Batch sizes, separated by commas.", flag_values=values)
+    define_integer("repeats", 3, "Timed iterations, and whole runs, of each side.", lower_bound=1)
+    define_integer("images", 0, "Images of a whole run; 0: none.", lower_bound=0)
+    define_integer("threads", os.cpu_count(), "CPU cores to use.", lower_bound=1)
+    flags.DEFINE_bool("random_weights", False, "The paper's sizes, untrained.", flag_values=values)
+    flags.DEFINE_alias("random-weights", "random_weights", flag_values=values)
+
+
+def _measure(args: flags.FlagValues, _: list[str]) -> None:
+    config = args.config.to_dict()
+    names = list(SIDES) if args.originals else ["diffcf_jax"]
+    for batch in _numbers(args.batch):
+        with tempfile.TemporaryDirectory() as folder:
+            write = write_job if "method" in config else write_training
+            write(Path(folder), config, batch, args)
+            found = measure(Path(folder), names, args.repeats, args.images > 0)
+        print(table(batch, found), flush=True)
 
 
 def measure(
@@ -179,18 +168,14 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _load_config(name: str) -> dict[str, Any]:
-    path, *variant = name.split(":")
-    if not Path(path).is_file():
-        raise UserError(f"The config {path} does not exist.")
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return module.get_config(*variant).to_dict()
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The config {name} cannot be made: {error}.") from None
-
+main = cli.Command(
+    program="python -m eval.speed",
+    about="Measures seconds per iteration, seconds per counterfactual and memory.",
+    run=_measure,
+    define=_define,
+    config="A config for explaining or for training.",
+    required=("config",),
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,13 +7,13 @@ import os
 import re
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl.flags import FlagValues
 from safetensors.numpy import save_file
 
 from diffcf_jax.checkpoint.export import export_network
@@ -37,7 +37,7 @@ _RESNET = {"kind": "resnet", "model": {}, "image_size": 64}
 _DENSENET = {"kind": "densenet", "model": {}, "image_size": 256}
 
 
-def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespace) -> None:
+def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: FlagValues) -> None:
     """Writes images, options and networks; the originals' weights only where they are asked.
 
     Raises:
@@ -70,21 +70,24 @@ def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: Namespa
     _write(folder, images, targets, args, batch, method=method, network=generator.description)
 
 
-def write_training(folder: Path, config: Mapping[str, Any], batch: int, args: Namespace) -> None:
+def write_training(folder: Path, config: Mapping[str, Any], batch: int, args: FlagValues) -> None:
     """Writes images and options of a training, which starts from each side's own random weights.
 
     Raises:
         UserError: the config trains neither a DDPM nor a Diff-AE.
     """
     if "network" not in config:
-        raise UserError(f"{args.config} is no config of explain.py (method) or train.py (network).")
+        raise UserError(
+            "--config is neither for explaining (method) nor for training (network): give a config "
+            "of one kind."
+        )
     network = dict(config["network"])
     if network["kind"] not in ("ddpm", "diffae"):
-        raise UserError(
-            f"{args.config} trains a {network['kind']}; eval.speed knows ddpm and diffae."
-        )
+        raise UserError(f"--config trains a {network['kind']}; eval.speed knows ddpm and diffae.")
     if args.images:
-        raise UserError(f"--images needs a config of explain.py, and {args.config} trains.")
+        raise UserError(
+            "--images needs a config for explaining, and this one trains: leave --images out."
+        )
     network["image_size"] = size = network.get("image_size") or config["image_size"]
     images = np.random.default_rng(0).random((batch, size, size, 3), np.float32)
     training = {key: config[key] for key in ("objective", "optimizer", "augment", "ema_decay")}
@@ -113,7 +116,7 @@ def _every_argument(network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, images: np.ndarray, targets: np.ndarray, args: Namespace, batch: int, **job: Any
+    folder: Path, images: np.ndarray, targets: np.ndarray, args: FlagValues, batch: int, **job: Any
 ) -> None:
     np.savez(folder / "images.npz", images=images, targets=np.asarray(targets, np.float32))
     originals = str(args.originals.resolve()) if args.originals else None

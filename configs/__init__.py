@@ -1,0 +1,1 @@
+"""Configs for explaining, and in `train` for training; installed as `diffcf_jax.configs`."""

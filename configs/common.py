@@ -1,0 +1,94 @@
+"""What the configs share; a config of your own can use it as well.
+
+from diffcf_jax.configs import common
+"""
+
+from typing import Any
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+SIZES = ("tiny", "small", "paper")
+
+# The paper's regressor and oracle of ages, which have to be fetched and converted once.
+_AGE_RELEASES = (
+    "https://github.com/DevinTDHa/Diffusion-Counterfactuals-for-Image-Regressors/releases"
+)
+_AGE_UNIT = dict(unit="years", mean=0.0, scale=100.0)  # the network predicts (age - mean) / scale
+AGE_REGRESSOR = dict(
+    checkpoint="checkpoints/age_regressor",
+    original=f"last.ckpt of the imdb-wiki-clean regressor in {_AGE_RELEASES}",
+    convert="imdb-clean/version_0/checkpoints/last.ckpt --kind densenet-regressor "
+    "--preset celebahq",
+    **_AGE_UNIT,
+)
+AGE_ORACLE = dict(
+    checkpoint="checkpoints/age_oracle",
+    original="last.ckpt of the imdb-wiki-clean oracle in the same releases",
+    convert="imdb-clean_oracle/version_0/checkpoints/last.ckpt --kind densenet-regressor "
+    "--preset celebahq",
+    **_AGE_UNIT,
+)
+
+
+def explaining(data: dict[str, Any], batch_size: str) -> ml_collections.ConfigDict:
+    """Returns what every config for explaining has besides method and networks.
+
+    Args:
+        data: `name`, a data set ("squares", "celeba-hq" or "folder"), and its own options.
+        batch_size: a number, as text, or "auto": as many as fit into the memory. It changes no
+            result.
+    """
+    config = ml_collections.ConfigDict()
+    config.data = dict(
+        path="",  # the folder, except for the squares
+        limit=placeholder(int),  # explain only the first ones
+        convert=False,  # fit a folder's images of other sizes and modes
+    )
+    config.data.update(data)
+    config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
+    config.batch_size = batch_size
+    config.seed = 0
+    return config
+
+
+def training(seed: int, batch_size: int) -> ml_collections.ConfigDict:
+    """Returns what every config for training has, with the values that most of them keep."""
+    config = ml_collections.ConfigDict()
+    config.seed = seed
+    config.batch_size = batch_size
+    config.accumulate = 1  # parts that a batch is worked on in, one after the other; saves memory
+    config.precision = "float32"  # "bfloat16" for TPUs and recent GPUs
+    config.ema_decay = 0.999
+    log_and_save(config, log=50, save=500)
+    return config
+
+
+def log_and_save(config: ml_collections.ConfigDict, log: int, save: int) -> None:
+    """Sets the updates between two lines of the log, and between two checkpoints."""
+    config.log_every = log
+    config.evaluate_every = save
+    config.save_every = save
+
+
+def labelled_images() -> dict[str, Any]:
+    """Returns `data` for training on a folder: its path, its table, the share to hold out.
+
+    `name` can also be "celeba-hq" (the label: Young or not) or "imdb-wiki".
+    """
+    return dict(name="labelled", path="", labels="", held_out=0.1)
+
+
+def fold_patches(config: ml_collections.ConfigDict) -> Any:
+    """Returns the patch size of a tiny network, which follows `config.image_size`.
+
+    Patches of 2x2 pixels, from 48 pixels on of 4x4, are folded into channels.
+    """
+    below_48 = 1 // (1 + config.get_ref("image_size") // 48)
+    return 4 - 2 * below_48
+
+
+def check_size(size: str) -> None:
+    """Refuses a size that is not in `SIZES`."""
+    if size not in SIZES:
+        raise ValueError(f"unknown size '{size}': use tiny, small or paper")

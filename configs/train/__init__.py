@@ -1,0 +1,1 @@
+"""Configs of the networks that `train.py` and `diffcf train` train."""
