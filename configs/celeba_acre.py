@@ -14,6 +14,7 @@ One image at a time takes 6.0 GiB of memory in all on a CPU, and an iteration 8.
 
 import ml_collections
 
+from diffcf_jax import ACRE
 from diffcf_jax.configs import common
 
 
@@ -27,18 +28,15 @@ def get_config() -> ml_collections.ConfigDict:
         ),
         batch_size="auto",
     )
-    config.method = dict(
-        name="ac-re",
-        respacing="25",  # of the 500 timesteps
-        tau=5,  # depth of the noising, in respaced steps
-        iterations=200,
-        step_size=1 / 255,
-        gradient_floor=0.0,  # the share of the largest gradient below which a value stays still
-        threshold=5.0,  # years; success: |prediction - target| at most this
-        inpaint=0.15,  # dilated change below which a pixel is kept
-        dilation=15,
-        remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
-        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
+    config.method = common.method(
+        ACRE(
+            respacing="25",  # of the 500 timesteps
+            iterations=200,
+            step_size=1 / 255,
+            threshold=5.0,  # years
+            dilation=15,
+            remat="step",
+        )
     )
     config.generator = dict(
         checkpoint="checkpoints/celebahq_ddpm",

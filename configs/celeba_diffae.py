@@ -18,6 +18,7 @@ One image at a time takes 6.4 GiB of memory in all on a CPU, and an iteration 16
 
 import ml_collections
 
+from diffcf_jax import DiffAERE
 from diffcf_jax.configs import common
 
 
@@ -31,18 +32,12 @@ def get_config() -> ml_collections.ConfigDict:
         ),
         batch_size="auto",
     )
-    config.method = dict(
-        name="diffae-re",
-        inversion_steps=250,  # x -> x_T; the paper's text (its code runs 20)
-        decode_steps=10,  # T of every decoding
-        iterations=200,
-        learning_rate=0.002,  # of Adam on z_sem
-        threshold=5.0,  # years; success: |prediction - target| at most this
-        distance_weight=1e-5,  # lambda_d
-        distance="l1",
-        distance_space="latent",
-        remat="step",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
-        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
+    config.method = common.method(
+        DiffAERE(
+            threshold=5.0,  # years
+            distance_weight=1e-5,
+            remat="step",
+        )
     )
     config.generator = dict(
         checkpoint="checkpoints/ffhq256_diffae",

@@ -3,10 +3,14 @@
 from diffcf_jax.configs import common
 """
 
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
+
+if TYPE_CHECKING:
+    from diffcf_jax.counterfactual.options import Options
 
 SIZES = ("tiny", "small", "paper")
 
@@ -50,6 +54,11 @@ def explaining(data: dict[str, Any], batch_size: str) -> ml_collections.ConfigDi
     config.batch_size = batch_size
     config.seed = 0
     return config
+
+
+def method(options: "Options") -> dict[str, Any]:
+    """Returns `config.method`: the method's name and all its options, see their docstring."""
+    return dict(name=options.name, **dataclasses.asdict(options))
 
 
 def training(seed: int, batch_size: int) -> ml_collections.ConfigDict:

@@ -10,25 +10,14 @@ configs/train/diffae.py, regressor.py and oracle.py make in runs/.
 
 import ml_collections
 
+from diffcf_jax import DiffAERE
 from diffcf_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     config = common.explaining(data=dict(name="folder", convert=True), batch_size="4")
-    config.method = dict(
-        name="diffae-re",
-        inversion_steps=250,  # x -> x_T
-        decode_steps=10,  # T of every decoding
-        iterations=200,
-        learning_rate=0.002,  # of Adam on z_sem
-        threshold=0.05,  # success: |prediction - target| at most this; in the label's unit
-        distance_weight=0.0,  # lambda_d
-        distance="l1",
-        distance_space="latent",
-        remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
-        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
-    )
+    config.method = common.method(DiffAERE())
     config.generator = dict(checkpoint="runs/diffae/network")
     config.regressor = dict(checkpoint="runs/regressor/best")
     config.oracle = dict(checkpoint="runs/oracle/best")  # only for evaluation

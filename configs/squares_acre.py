@@ -10,24 +10,18 @@ the rate of 200 images).
 
 import ml_collections
 
+from diffcf_jax import ACRE
 from diffcf_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     config = common.explaining(data=dict(name="squares"), batch_size="16")
-    config.method = dict(
-        name="ac-re",
-        respacing="50",  # of the 1000 timesteps
-        tau=5,  # depth of the noising, in respaced steps
-        iterations=100,
-        step_size=2 / 255,
-        gradient_floor=0.15,  # ours: only values that matter move; 0 is the paper's PGD
-        threshold=0.05,  # success: |prediction - target| at most this
-        inpaint=0.15,  # dilated change below which a pixel is kept
-        dilation=5,
-        remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
-        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
+    config.method = common.method(
+        ACRE(
+            gradient_floor=0.15,  # ours: only values that matter move; 0 is the paper's PGD
+            iterations=100,
+        )
     )
     config.generator = dict(checkpoint="checkpoints/squares_ddpm")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")

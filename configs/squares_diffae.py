@@ -15,24 +15,19 @@ soon as |prediction - target| falls below the threshold, large ones land anywher
 
 import ml_collections
 
+from diffcf_jax import DiffAERE
 from diffcf_jax.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     config = common.explaining(data=dict(name="squares"), batch_size="16")
-    config.method = dict(
-        name="diffae-re",
-        inversion_steps=250,  # x -> x_T; the paper's text (its code runs 20)
-        decode_steps=10,  # T of every decoding
-        iterations=200,
-        learning_rate=0.03,  # of Adam on z_sem; ours, the paper's is 0.002 for its own z_sem
-        threshold=0.05,  # success: |prediction - target| at most this
-        distance_weight=3e-4,  # lambda_d; ours, the paper uses none on the squares
-        distance="l1",
-        distance_space="pixel",  # or "latent"
-        remat="none",  # what a gradient recomputes: "none", each "step" or "block" (least memory)
-        precision="float32",  # of the generator; "bfloat16" for TPUs and recent GPUs
+    config.method = common.method(
+        DiffAERE(
+            learning_rate=0.03,  # ours; the paper's is 0.002 for its own z_sem
+            distance_weight=3e-4,  # ours; the paper uses none on the squares
+            distance_space="pixel",
+        )
     )
     config.generator = dict(checkpoint="checkpoints/squares_diffae")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")
