@@ -20,7 +20,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.method = common.method(
         ACRE(
             gradient_floor=0.15,  # ours: only values that matter move; 0 is the paper's PGD
-            iterations=100,
         )
     )
     config.generator = dict(checkpoint="checkpoints/squares_ddpm")

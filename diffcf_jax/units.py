@@ -1,4 +1,4 @@
-"""The unit of a regressor's values: what users read and write, and what the network predicts."""
+"""The unit of a regressor: what users read and write, and what the network predicts."""
 
 import dataclasses
 import math
@@ -18,8 +18,8 @@ class Unit:
 
     Attributes:
         name: such as "years"; None for a number without a unit.
-        mean: in the user's unit.
-        scale: in the user's unit.
+        mean: of the labels, in the user's unit.
+        scale: of the labels, in the user's unit.
     """
 
     name: str | None = None
@@ -27,15 +27,15 @@ class Unit:
     scale: float = 1.0
 
     def normalise(self, y: Any) -> Any:
-        """From the user's unit to what the network predicts."""
+        """Return (y - mean) / scale: from the user's unit to what the network predicts."""
         return (y - self.mean) / self.scale
 
     def denormalise(self, y: Any) -> Any:
-        """From what the network predicts to the user's unit."""
+        """Return mean + scale y: from what the network predicts to the user's unit."""
         return self.mean + self.scale * y
 
     def denormalise_result(self, found: Counterfactual) -> Counterfactual:
-        """A result with its values in the user's unit."""
+        """Return a result with its values in the user's unit."""
         if self.mean == 0 and self.scale == 1:
             return found
         return found.replace(
@@ -47,14 +47,14 @@ class Unit:
 
 
 def unit_of(description: Mapping[str, Any], config: Mapping[str, Any]) -> Unit:
-    """The unit of a regressor, from its checkpoint or, where that says nothing, from the config.
+    """Return the unit of a regressor, from its checkpoint or, where that has none, from the config.
 
     Args:
         description: of the network, with `unit`, `mean` and `scale`.
-        config: may hold the same keys; None is as good as missing.
+        config: may hold the same keys; None counts as missing.
 
     Raises:
-        UserError: both say something, but not the same; or the numbers make no sense.
+        UserError: the two differ, or the numbers are not valid.
     """
     default = {"unit": None, "mean": 0.0, "scale": 1.0}
     stored = {key: description.get(key, value) for key, value in default.items()}
@@ -62,7 +62,7 @@ def unit_of(description: Mapping[str, Any], config: Mapping[str, Any]) -> Unit:
     if stored != default and not wanted.items() <= stored.items():
         raise UserError(
             f"The regressor's config says {_as_text({**default, **wanted})}, but its checkpoint "
-            f"{_as_text(stored)}; set them in the config as they are right."
+            f"{_as_text(stored)}; set the correct values in the config."
         )
     chosen = {**stored, **wanted}
     unit = Unit(chosen["unit"] or None, float(chosen["mean"]), float(chosen["scale"]))

@@ -1,4 +1,4 @@
-"""Memory: what a program needs, what a device has left, and what running out looks like."""
+"""Memory: what a program needs, what a device has left, and how running out shows."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,7 @@ from diffcf_jax.errors import UserError
 
 
 def memory_bytes(program: jax.stages.Compiled) -> int:
-    """Memory that a program needs on each device while it runs."""
+    """Return the memory in bytes that a program needs per device while it runs."""
     analysis = program.memory_analysis()
     return (
         analysis.argument_size_in_bytes
@@ -22,31 +22,31 @@ def memory_bytes(program: jax.stages.Compiled) -> int:
 
 
 def free_bytes(device: jax.Device) -> float:
-    """Memory that is free on a device; devices that are parts of one CPU share what it has.
+    """Return the free memory of a device in bytes; the devices of one CPU share its memory.
 
     Raises:
-        UserError: the device does not tell.
+        UserError: the device does not report its memory.
     """
     if device.platform == "cpu":
         return _free_host_bytes() / jax.local_device_count()
     statistics = device.memory_stats() or {}
     if "bytes_limit" not in statistics:
-        raise UserError("This device does not tell its memory; give config.batch_size a number.")
+        raise UserError("This device does not report its memory: give batch_size a number.")
     return statistics["bytes_limit"] - statistics["bytes_in_use"]
 
 
 def return_freed_memory() -> None:
-    """Gives freed memory back to the system, where the C library can; glibc would keep it.
+    """Return freed memory to the system, where the C library can; glibc would keep it.
 
-    On a CPU, for the paper's networks, compilers free two thirds of a GiB, the start of an image a
-    quarter.
+    On a CPU, with the paper's networks, compilation leaves two thirds of a GiB, and the start of an
+    image a quarter.
     """
     with contextlib.suppress(OSError, TypeError, AttributeError):  # Windows, macOS, musl
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device or the compiler for it ran out of memory."""
+    """Return whether a device, or the compiler for it, ran out of memory."""
     return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
 
 
@@ -57,7 +57,7 @@ def _free_host_bytes() -> float:
         free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAv"))
     except (OSError, StopIteration):
         raise UserError(
-            "This machine does not tell its free memory; give config.batch_size a number."
+            "This machine does not report its free memory: give batch_size a number."
         ) from None
     return min([free, *_free_in_groups()])
 
@@ -65,7 +65,7 @@ def _free_host_bytes() -> float:
 def _free_in_groups(
     groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[float]:
-    """What each control group that bounds this process leaves free, those of SLURM and others.
+    """Yield what each control group that limits this process leaves free (SLURM, containers).
 
     Args:
         groups: lists the group of each hierarchy; its limits and those of its parents count.

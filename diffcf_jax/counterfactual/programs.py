@@ -35,15 +35,15 @@ class Programs:
     """`init`, `step` and `finish` of a method, each compiled once for all slots.
 
     The slots are spread over the devices of a mesh and the params are on each of them; no slot
-    needs anything of another, so the devices never speak to each other.
+    depends on another, so the devices never communicate.
 
     Attributes:
         params: {"generator": variables, "regressor": variables}, on every device.
         slots: images that `init` and `step` work on; a multiple of the number of devices.
         judges: images that `finish` works on.
-        bytes: memory that the largest program needs on each device, params and states included.
-        flops: of one iteration of one image, every turn of its loops counted.
-        seconds: it took to compile.
+        bytes: memory per device that the largest program needs, params and states included.
+        flops: operations of one iteration of one image, every turn of its loops counted.
+        seconds: time spent compiling.
     """
 
     params: Any
@@ -63,13 +63,13 @@ class Programs:
         """One line on what was compiled."""
         devices = f"{self.mesh.size} devices" if self.mesh.size > 1 else "1 device"
         return (
-            f"{self.slots} slots on {devices}: {self.bytes / 2**30:.2f} GiB on each, "
-            f"{self.flops / 1e9:.3g} GFLOP an iteration of an image, "
+            f"{self.slots} slots on {devices}: {self.bytes / 2**30:.2f} GiB per device, "
+            f"{self.flops / 1e9:.3g} GFLOP per iteration and image, "
             f"compiled in {self.seconds:.1f} s"
         )
 
     def empty(self) -> Any:
-        """States of slots that hold no image: they stand still."""
+        """States of slots that hold no image; no step changes them."""
         states = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._empty)
         states = states.replace(stopped=np.ones(self.slots, bool))
         return parallel.shard_batch(states, self.mesh)
@@ -78,7 +78,7 @@ class Programs:
         """Starts at most `slots` images and returns their states on the host.
 
         The random key of an image is made from the seed and the image's own content, so that
-        neither its place in a folder nor its company matters.
+        neither its place in a folder nor its neighbours in the batch matter.
         """
         keys = [zlib.crc32(np.ascontiguousarray(image)) for image in images]
         rows = [list(images), np.asarray(targets, np.float32), np.asarray(keys, np.uint32)]
@@ -184,9 +184,9 @@ def largest_programs(
 ) -> Programs:
     """Compiles a method for as many slots as fit into the memory that is free.
 
-    The step is compiled for one and for two images a device; what it needs grows linearly from
-    there. The programs of the size found are then compiled, and again smaller where they need
-    more than is free.
+    The step is compiled for one and for two images per device; its memory grows linearly from
+    there. The programs of the size found are then compiled, and again for fewer slots where they
+    need more than is free.
 
     Args:
         method: see `types.Method`.
@@ -235,7 +235,7 @@ def _fitting(compile_: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _full_precision(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """GPUs and TPUs multiply float32 numbers in fewer bits unless they are told not to."""
+    """Context in which GPUs and TPUs multiply float32 numbers with all their bits."""
     if mesh.devices.flat[0].platform == "cpu":
         return contextlib.nullcontext()
     return jax.default_matmul_precision("float32")
@@ -289,7 +289,7 @@ def _take(states: Any, slot: int) -> Any:
 
 
 def _fill(rows: np.ndarray, size: int) -> np.ndarray:
-    """Fills a batch up with copies of its first row."""
+    """Pads a batch with copies of its first row."""
     return np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
 
 
