@@ -5,11 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffcf_jax.checkpoint.network import Network
-from diffcf_jax.diffusion import ddim
+from diffcf_jax.diffusion.sampler import bind, decode
 from diffcf_jax.diffusion.schedule import Diffusion, make_diffusion, respace
 from diffcf_jax.errors import UserError
 
@@ -31,12 +30,8 @@ def sample_codes(
     Returns:
         [B, D], not normalised: what the Diff-AE's UNet takes.
     """
-
-    def model(z_t: Array, t: Array) -> Array:
-        t = jnp.full(z_t.shape[:1], t)
-        return module.apply(variables, z_t, t).astype(z_t.dtype)
-
-    z = ddim.decode(respace(diffusion, f"ddim{steps}"), model, z_T, clip=False)
+    model = bind(module.apply, variables)
+    z = decode(respace(diffusion, f"ddim{steps}"), model, z_T, clip=False)
     return module.apply(variables, z, method="denormalize")
 
 
@@ -56,12 +51,8 @@ def render(
     Returns:
         [B, H, W, 3] in about [0, 1].
     """
-
-    def model(x_t: Array, t: Array) -> Array:
-        t = jnp.full(x_t.shape[:1], t)
-        return module.apply(variables, x_t, t, z_sem, method="predict")
-
-    return ddim.decode(respace(diffusion, f"ddim{steps}"), model, x_T) / 2 + 0.5
+    model = bind(module.apply, variables, z_sem, method="predict")
+    return decode(respace(diffusion, f"ddim{steps}"), model, x_T) / 2 + 0.5
 
 
 def sample_images(

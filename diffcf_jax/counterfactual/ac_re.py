@@ -33,7 +33,7 @@ from diffcf_jax.counterfactual.types import (
     select,
     stop_code,
 )
-from diffcf_jax.diffusion.ddpm import noise_and_denoise
+from diffcf_jax.diffusion.sampler import bind, noise_and_denoise
 from diffcf_jax.diffusion.schedule import Diffusion
 
 Array = jax.Array
@@ -225,7 +225,7 @@ class ACREMethod:
         )
         image = refine(
             self.diffusion,
-            lambda x_t, t: self._model(params, x_t, t),
+            bind(self.denoiser, params["generator"]),
             state.x,
             state.x_adv,
             keep,
@@ -280,17 +280,11 @@ class ACREMethod:
 
     def _denoise(self, params: Any, x: Array, noises: Array) -> Array:
         """F_tau of an image in [0, 1], unclipped as in the original."""
-
-        def model(x_t: Array, t: Array) -> Array:
-            return self._model(params, x_t, t)
-
+        model = bind(self.denoiser, params["generator"])
         x_0 = noise_and_denoise(
             self.diffusion, model, 2 * x - 1, noises, self.options.remat != "none"
         )
         return x_0 / 2 + 0.5
-
-    def _model(self, params: Any, x_t: Array, t: Array) -> Array:
-        return self.denoiser(params["generator"], x_t[None], t[None])[0]
 
     def _read(self, params: Any, image: Array) -> Array:
         return self.regressor(params["regressor"], image[None])[0]

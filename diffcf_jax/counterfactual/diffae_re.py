@@ -31,7 +31,7 @@ from diffcf_jax.counterfactual.types import (
     select,
     stop_code,
 )
-from diffcf_jax.diffusion import ddim
+from diffcf_jax.diffusion import sampler
 from diffcf_jax.diffusion.schedule import Diffusion
 
 Array = jax.Array
@@ -146,7 +146,7 @@ class DiffAEREMethod:
         del key
         x = 2 * image - 1
         z = self.encode(params["generator"], x[None])[0]
-        x_T = ddim.invert(self.inversion, self._model(params, z), x)
+        x_T = sampler.invert(self.inversion, self._model(params, z), x)
         y_initial = self._read(params, image)
         result = Counterfactual(
             image=image,
@@ -236,17 +236,11 @@ class DiffAEREMethod:
 
     def render(self, params: Any, z: Array, x_T: Array) -> Array:
         """Decodes z and x_T into an image [H, W, C] in [0, 1]."""
-        return (
-            ddim.decode(self.decoding, self._model(params, z), x_T, self.options.remat != "none")
-            / 2
-            + 0.5
-        )
+        remat = self.options.remat != "none"
+        return sampler.decode(self.decoding, self._model(params, z), x_T, remat) / 2 + 0.5
 
-    def _model(self, params: Any, z: Array) -> Callable[[Array, Array], Array]:
-        def model(x_t: Array, t: Array) -> Array:
-            return self.predict(params["generator"], x_t[None], t[None], z[None])[0]
-
-        return model
+    def _model(self, params: Any, z: Array) -> sampler.Model:
+        return sampler.bind(self.predict, params["generator"], z)
 
     def _read(self, params: Any, image: Array) -> Array:
         return self.regressor(params["regressor"], image[None])[0]

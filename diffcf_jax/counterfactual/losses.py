@@ -1,17 +1,15 @@
 """Distances between a variable and where it started, as terms of the counterfactual loss."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Scalar
 
-Array = jax.Array
 
-
-def l1(difference: Array) -> Array:
+def l1(difference: Float[Array, "..."]) -> Scalar:
     """Sum of absolute values, with gradient 0 at 0."""
     return jnp.sum(difference * jnp.sign(difference))  # jnp.abs has gradient 1 there
 
 
-def l2(difference: Array) -> Array:
+def l2(difference: Float[Array, "..."]) -> Scalar:
     """Euclidean norm, with gradient 0 (and not NaN) at 0."""
     squared = jnp.sum(jnp.square(difference))
     safe = jnp.where(squared > 0, squared, 1.0)

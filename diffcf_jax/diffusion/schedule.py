@@ -5,26 +5,33 @@ constants are computed in float64 and cast when they are used, as in the origina
 """
 
 import dataclasses
+import functools
 import math
 import re
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Int
 
 from diffcf_jax.errors import UserError
 
-Array = jax.Array
+# Constants of a process of T timesteps
+Constants = Float64[np.ndarray, " T"]
+Timesteps = Int[np.ndarray, " T"]
+# One image, one code, or a batch: all images of a function have the same shape.
+Image = Float[Array, "*image"]
+# Into a process: one index for all, or one per leading axis of an image
+Index = Int[Array, "..."] | int
 
 
-def linear_betas(steps: int) -> np.ndarray:
-    """Betas from 1e-4 to 0.02, scaled by 1000/steps (Ho et al., 2020): [steps] float64."""
+def linear_betas(steps: int) -> Constants:
+    """Betas from 1e-4 to 0.02, scaled by 1000/steps (Ho et al., 2020)."""
     scale = 1000 / steps
     return np.linspace(scale * 1e-4, scale * 0.02, steps, dtype=np.float64)
 
 
-def cosine_betas(steps: int, max_beta: float = 0.999) -> np.ndarray:
-    """Betas of alphas_cumprod = cos^2 (Nichol and Dhariwal, 2021, eq. 17): [steps] float64."""
+def cosine_betas(steps: int, max_beta: float = 0.999) -> Constants:
+    """Betas of alphas_cumprod = cos^2 (Nichol and Dhariwal, 2021, eq. 17)."""
 
     def alphas_cumprod(u: float) -> float:
         return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -33,10 +40,10 @@ def cosine_betas(steps: int, max_beta: float = 0.999) -> np.ndarray:
     return np.minimum(1 - np.array(ratios), max_beta)
 
 
-def constant_betas(steps: int, beta: float) -> np.ndarray:
-    """The same beta at every timestep, scaled by 1000/steps: [steps] float64.
+def constant_betas(steps: int, beta: float) -> Constants:
+    """The same beta at every timestep, scaled by 1000/steps.
 
-    Diff-AE's latent DPM is trained with 0.008 (Preechakul et al., 2022, and its code).
+    The latent DPM of Diff-AE is trained with 0.008 (Preechakul et al., 2022, and its code).
     """
     return np.full(steps, 1000 / steps * beta)
 
@@ -90,11 +97,13 @@ def respaced_timesteps(steps: int, respacing: str) -> list[int]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diffusion:
-    """A (respaced) Gaussian diffusion process and how its network is to be read.
+    """A (respaced) Gaussian diffusion process and how the output of its network is read.
+
+    The constants follow from `betas`. At index t, with a = alphas_cumprod and a' the same at t - 1:
 
     Attributes:
-        betas: [T] float64, of the respaced process; every other constant follows from it.
-        timesteps: [T] the original process' timestep of each index.
+        betas: of the respaced process.
+        timesteps: the timestep of the original process at each index.
         original_steps: length of the original process.
         predict: what the network predicts: "eps", "x_start" or "v", which is
             sqrt(alphas_cumprod) eps - sqrt(1 - alphas_cumprod) x_0 (Salimans and Ho, 2022).
@@ -102,48 +111,69 @@ class Diffusion:
             posterior's log variance and log beta), "fixed_small" (the posterior's) or
             "fixed_large" (beta).
         rescale_timesteps: give the network timesteps on a scale of 0 to 1000.
+        log_betas: log beta.
+        alphas_cumprod: product of 1 - beta up to t: the share of the image in the variance of x_t.
+        alphas_cumprod_prev: a', 1 at t = 0.
+        alphas_cumprod_next: a at t + 1, 0 at the last index.
+        sqrt_alphas_cumprod: sqrt(a), the factor of x_0 in x_t.
+        sqrt_one_minus_alphas_cumprod: sqrt(1 - a), the factor of the noise in x_t.
+        sqrt_recip_alphas_cumprod: sqrt(1 / a).
+        sqrt_recipm1_alphas_cumprod: sqrt(1 / a - 1).
+        posterior_variance: beta (1 - a') / (1 - a), of q(x_(t-1) | x_t, x_0); 0 at t = 0.
+        posterior_log_variance_clipped: its logarithm, at t = 0 that of t = 1.
+        posterior_mean_coef1: beta sqrt(a') / (1 - a), the factor of x_0 in its mean.
+        posterior_mean_coef2: (1 - a') sqrt(1 - beta) / (1 - a), the factor of x_t.
+        fixed_large_variance: beta, at t = 0 the posterior variance of t = 1.
     """
 
-    betas: np.ndarray
-    timesteps: np.ndarray
+    betas: Constants
+    timesteps: Timesteps
     original_steps: int
     predict: str = "eps"
     variance: str = "learned_range"
     rescale_timesteps: bool = False
+    log_betas: Constants = dataclasses.field(init=False, repr=False)
+    alphas_cumprod: Constants = dataclasses.field(init=False, repr=False)
+    alphas_cumprod_prev: Constants = dataclasses.field(init=False, repr=False)
+    alphas_cumprod_next: Constants = dataclasses.field(init=False, repr=False)
+    sqrt_alphas_cumprod: Constants = dataclasses.field(init=False, repr=False)
+    sqrt_one_minus_alphas_cumprod: Constants = dataclasses.field(init=False, repr=False)
+    sqrt_recip_alphas_cumprod: Constants = dataclasses.field(init=False, repr=False)
+    sqrt_recipm1_alphas_cumprod: Constants = dataclasses.field(init=False, repr=False)
+    posterior_variance: Constants = dataclasses.field(init=False, repr=False)
+    posterior_log_variance_clipped: Constants = dataclasses.field(init=False, repr=False)
+    posterior_mean_coef1: Constants = dataclasses.field(init=False, repr=False)
+    posterior_mean_coef2: Constants = dataclasses.field(init=False, repr=False)
+    fixed_large_variance: Constants = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derives the constants."""
-        betas = self.betas
-        alphas_cumprod = np.cumprod(1 - betas)
-        previous = np.append(1.0, alphas_cumprod[:-1])
-        posterior_variance = betas * (1 - previous) / (1 - alphas_cumprod)
-        constants = {
-            "alphas_cumprod": alphas_cumprod,
-            "alphas_cumprod_prev": previous,
-            "alphas_cumprod_next": np.append(alphas_cumprod[1:], 0.0),
-            "sqrt_alphas_cumprod": np.sqrt(alphas_cumprod),
-            "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - alphas_cumprod),
-            "sqrt_recip_alphas_cumprod": np.sqrt(1 / alphas_cumprod),
-            "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / alphas_cumprod - 1),
-            "log_betas": np.log(betas),
-            "posterior_variance": posterior_variance,
-            # The first is 0, whose logarithm is taken from its successor.
-            "posterior_log_variance_clipped": np.log(
-                np.append(posterior_variance[1:2], posterior_variance[1:])
-            ),
-            "posterior_mean_coef1": betas * np.sqrt(previous) / (1 - alphas_cumprod),
-            "posterior_mean_coef2": (1 - previous) * np.sqrt(1 - betas) / (1 - alphas_cumprod),
-            "fixed_large_variance": np.append(posterior_variance[1:2], betas[1:]),
-        }
-        for name, value in constants.items():
-            object.__setattr__(self, name, value)
+        put = functools.partial(object.__setattr__, self)  # the dataclass is frozen
+        betas, a = self.betas, np.cumprod(1 - self.betas)
+        previous = np.append(1.0, a[:-1])
+        variance = betas * (1 - previous) / (1 - a)
+        put("log_betas", np.log(betas))
+        put("alphas_cumprod", a)
+        put("alphas_cumprod_prev", previous)
+        put("alphas_cumprod_next", np.append(a[1:], 0.0))
+        put("sqrt_alphas_cumprod", np.sqrt(a))
+        put("sqrt_one_minus_alphas_cumprod", np.sqrt(1 - a))
+        put("sqrt_recip_alphas_cumprod", np.sqrt(1 / a))
+        put("sqrt_recipm1_alphas_cumprod", np.sqrt(1 / a - 1))
+        # Where the posterior variance is 0, its successor stands in, or beta in a single step.
+        first = np.append(variance[1:], betas)[:1]
+        put("posterior_variance", variance)
+        put("posterior_log_variance_clipped", np.log(np.append(first, variance[1:])))
+        put("posterior_mean_coef1", betas * np.sqrt(previous) / (1 - a))
+        put("posterior_mean_coef2", (1 - previous) * np.sqrt(1 - betas) / (1 - a))
+        put("fixed_large_variance", np.append(first, betas[1:]))
 
     @property
     def num_timesteps(self) -> int:
         """Length T of the respaced process."""
         return len(self.betas)
 
-    def model_t(self, t: Array) -> Array:
+    def model_t(self, t: Index) -> Float[Array, "..."] | Int[Array, "..."]:
         """The timestep that the network is given for index t, on the original scale."""
         if self.rescale_timesteps:
             return jnp.asarray(self.timesteps, float)[t] * (1000.0 / self.original_steps)
@@ -193,8 +223,10 @@ def respace(diffusion: Diffusion, respacing: str) -> Diffusion:
     return dataclasses.replace(diffusion, betas=betas, timesteps=diffusion.timesteps[kept])
 
 
-def _betas(schedule: str, steps: int) -> np.ndarray:
+def _betas(schedule: str, steps: int) -> Constants:
     if schedule == "linear":
+        if steps <= 20:  # where its last beta reaches 1
+            raise UserError(f"A linear diffusion schedule needs more than 20 steps, not {steps}.")
         return linear_betas(steps)
     if schedule == "cosine":
         return cosine_betas(steps)
@@ -210,19 +242,19 @@ def _betas(schedule: str, steps: int) -> np.ndarray:
     return constant_betas(steps, beta)
 
 
-def at(constants: np.ndarray, t: Array | int, like: Array) -> Array:
+def at(constants: Constants, t: Index, like: Float[Array, "..."]) -> Float[Array, "..."]:
     """Gathers `constants[t]` in the dtype of `like`, shaped to broadcast against it.
 
     Args:
-        constants: [T] float64.
-        t: one index, or one for each leading axis of `like` ([B] for [B, H, W, C]).
+        constants: of a process.
+        t: one index, or one per leading axis of `like` ([B] for [B, H, W, C]).
         like: the array that the result will multiply.
     """
     values = jnp.asarray(constants, like.dtype)[t]
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
-def q_sample(diffusion: Diffusion, x_start: Array, t: Array | int, noise: Array) -> Array:
+def q_sample(diffusion: Diffusion, x_start: Image, t: Index, noise: Image) -> Image:
     """Noises an image: x_t = sqrt(alphas_cumprod_t) x_0 + sqrt(1 - alphas_cumprod_t) noise."""
     return (
         at(diffusion.sqrt_alphas_cumprod, t, x_start) * x_start
@@ -230,7 +262,7 @@ def q_sample(diffusion: Diffusion, x_start: Array, t: Array | int, noise: Array)
     )
 
 
-def training_target(diffusion: Diffusion, x_start: Array, t: Array | int, noise: Array) -> Array:
+def training_target(diffusion: Diffusion, x_start: Image, t: Index, noise: Image) -> Image:
     """What the network should predict for `q_sample(x_start, t, noise)`."""
     if diffusion.predict == "eps":
         return noise
@@ -242,8 +274,8 @@ def training_target(diffusion: Diffusion, x_start: Array, t: Array | int, noise:
     )
 
 
-def predict_x_start(diffusion: Diffusion, x_t: Array, t: Array | int, output: Array) -> Array:
-    """Reads x_0 off x_t and the network's prediction; the inverse of `training_target`."""
+def predict_x_start(diffusion: Diffusion, x_t: Image, t: Index, output: Image) -> Image:
+    """Computes x_0 from x_t and the output of the network; the inverse of `training_target`."""
     if diffusion.predict == "x_start":
         return output
     if diffusion.predict == "v":
@@ -257,14 +289,14 @@ def predict_x_start(diffusion: Diffusion, x_t: Array, t: Array | int, output: Ar
     )
 
 
-def predict_eps(diffusion: Diffusion, x_t: Array, t: Array | int, x_start: Array) -> Array:
+def predict_eps(diffusion: Diffusion, x_t: Image, t: Index, x_start: Image) -> Image:
     """Recovers the noise from x_t and x_0; the inverse of `q_sample`."""
     return (
         at(diffusion.sqrt_recip_alphas_cumprod, t, x_t) * x_t - x_start
     ) / at(diffusion.sqrt_recipm1_alphas_cumprod, t, x_t)  # fmt: skip
 
 
-def q_posterior_mean(diffusion: Diffusion, x_start: Array, x_t: Array, t: Array | int) -> Array:
+def q_posterior_mean(diffusion: Diffusion, x_start: Image, x_t: Image, t: Index) -> Image:
     """Mean of q(x_(t-1) | x_t, x_0) (Ho et al., 2020, eq. 7)."""
     return (
         at(diffusion.posterior_mean_coef1, t, x_t) * x_start

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from diffcf_jax.models import cpu
 from diffcf_jax.models.cpu.attention import backward_in_blocks, forward_in_blocks
+from diffcf_jax.models.remat import ATTENTION
 
 Queries = Float[Array, "b heads n d"]
 
@@ -30,7 +31,7 @@ def _forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
     by_blocks = cpu.in_use()
     out, log_sums = forward_in_blocks(_weigh, q, k, v) if by_blocks else _weigh(q, k, v)
     # So that a checkpoint may keep what it takes two products to get.
-    out, log_sums = (checkpoint_name(a, "attention") for a in (out, log_sums))
+    out, log_sums = (checkpoint_name(a, ATTENTION) for a in (out, log_sums))
     return out, (q, k, v, out, log_sums)
 
 

@@ -11,6 +11,7 @@ from diffcf_jax.models import cpu
 from diffcf_jax.models.attention import attention
 from diffcf_jax.models.cpu.materialize import materialize
 from diffcf_jax.models.cpu.same_conv import same_conv
+from diffcf_jax.models.remat import PRODUCT, STATISTICS, SUM
 
 Array = jax.Array
 
@@ -93,8 +94,8 @@ class GroupNorm(nn.Module):
             return jnp.broadcast_to(means, (b, groups, c // groups)).reshape(b, 1, 1, c)
 
         h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = checkpoint_name(group_mean(h), "statistics")
-        variance = checkpoint_name(group_mean(jnp.square(h - mean)), "statistics")
+        mean = checkpoint_name(group_mean(h), STATISTICS)
+        variance = checkpoint_name(group_mean(jnp.square(h - mean)), STATISTICS)
         factor = jax.lax.rsqrt(variance + 1e-5) * scale
         h = h * factor + (bias - mean * factor)
         return h.astype(self.dtype or h.dtype)
@@ -112,7 +113,7 @@ def conv(
     def convolve(x: Array, kernel: Array, *arguments: Any, **options: Any) -> Array:
         plain = jax.lax.conv_general_dilated
         y = same_conv(x, kernel) if cpu.in_use() else plain(x, kernel, *arguments, **options)
-        return checkpoint_name(y, "product")
+        return checkpoint_name(y, PRODUCT)
 
     return nn.Conv(
         features,
@@ -149,7 +150,7 @@ class Projection(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (width,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         cut = zip(jnp.split(x @ kernel, self.parts, -1), jnp.split(bias, self.parts), strict=True)
-        return [checkpoint_name(product + part, "product") for product, part in cut]
+        return [checkpoint_name(product + part, PRODUCT) for product, part in cut]
 
 
 class ResBlock(nn.Module):
@@ -203,7 +204,7 @@ class ResBlock(nn.Module):
         x = x + h
         if train:  # its gradient is then read by the gradients in kernels, too
             x = materialize(x)
-        return checkpoint_name(x, "sum")
+        return checkpoint_name(x, SUM)
 
     def _project(self, emb: Array, parts: int, name: str) -> list[Array]:
         projection = Projection(self.features, parts, self.dtype, name=name)
@@ -232,7 +233,7 @@ class AttentionBlock(nn.Module):
         qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=uniform_fan_in, name="qkv")(
             GroupNorm(self.dtype, name="norm")(x).reshape(b, h * w, c)
         )
-        qkv = checkpoint_name(qkv, "product")
+        qkv = checkpoint_name(qkv, PRODUCT)
         if self.qkv_before_heads:
             q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, self.num_heads, d), (2, 3), (0, 2))
         else:
@@ -242,7 +243,7 @@ class AttentionBlock(nn.Module):
         out = nn.Dense(
             c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="proj_out"
         )(out)  # fmt: skip
-        return checkpoint_name(x + out.reshape(x.shape), "sum")
+        return checkpoint_name(x + out.reshape(x.shape), SUM)
 
 
 class Downsample(nn.Module):
@@ -260,7 +261,7 @@ class Downsample(nn.Module):
             x.shape[-1], (3, 3), strides=2, padding=1, dtype=self.dtype,
             kernel_init=uniform_fan_in, name="conv",
         )(x)  # fmt: skip
-        return checkpoint_name(h, "product")
+        return checkpoint_name(h, PRODUCT)
 
 
 class Upsample(nn.Module):

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffcf_jax.diffusion import ddim, ddpm
+from diffcf_jax.diffusion import sampler
 from diffcf_jax.diffusion.schedule import (
     Diffusion,
     at,
@@ -85,11 +85,8 @@ class DDPMObjective:
         process = respace(self.diffusion, self.respacing)
         x = 2 * images - 1
         noises = jax.random.normal(key, (self.tau, *x.shape))
-
-        def model(x_t: Array, t: Array) -> Array:
-            return self.module.apply(variables, x_t, jnp.full(x_t.shape[:1], t))
-
-        return [images, ddpm.noise_and_denoise(process, model, x, noises) / 2 + 0.5]
+        model = sampler.bind(self.module.apply, variables)
+        return [images, sampler.noise_and_denoise(process, model, x, noises) / 2 + 0.5]
 
     def _terms(self, variables: Any, images: Array, key: Array, train: bool) -> dict[str, Array]:
         key_t, key_noise, key_dropout = jax.random.split(key, 3)
@@ -163,14 +160,10 @@ class DiffAEObjective:
         x = 2 * images - 1
         z_sem = self.module.apply(variables, x, method="encode")
         process = respace(self.diffusion, f"ddim{self.decode_steps}")
-
-        def model(x_t: Array, t: Array) -> Array:
-            t = jnp.full(x_t.shape[:1], t)
-            return self.module.apply(variables, x_t, t, z_sem, method="predict")
-
-        x_T = ddim.invert(process, model, x)
+        model = sampler.bind(self.module.apply, variables, z_sem, method="predict")
+        x_T = sampler.invert(process, model, x)
         noise = jax.random.normal(key, x.shape)
-        decoded = (ddim.decode(process, model, start) / 2 + 0.5 for start in (x_T, noise))
+        decoded = (sampler.decode(process, model, start) / 2 + 0.5 for start in (x_T, noise))
         return [images, *decoded]
 
     def _mse(self, variables: Any, images: Array, key: Array, train: bool) -> Array:
@@ -248,7 +241,7 @@ def variational_bound(
     Returns:
         [B].
     """
-    p = ddpm.p_mean_variance(diffusion, model_output, x_t, t, clip_denoised=False)
+    p = sampler.p_mean_variance(diffusion, model_output, x_t, t, clip_denoised=False)
     mean = q_posterior_mean(diffusion, x_start, x_t, t)
     log_variance = at(diffusion.posterior_log_variance_clipped, t, x_t)
     kl = 0.5 * (

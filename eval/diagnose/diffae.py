@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from diffcf_jax.diffusion import ddim
+from diffcf_jax.diffusion import sampler
 from diffcf_jax.diffusion.schedule import Diffusion, respace
 from diffcf_jax.errors import UserError
 from diffcf_jax.sampling import render
@@ -62,11 +62,8 @@ def _encode(module: Any, diffusion: Diffusion, variables: Any, images: Array) ->
 def _invert(
     module: Any, diffusion: Diffusion, steps: int, variables: Any, images: Array, z_sem: Array
 ) -> Array:
-    def model(x_t: Array, t: Array) -> Array:
-        t = jnp.full(x_t.shape[:1], t)
-        return module.apply(variables, x_t, t, z_sem, method="predict")
-
-    return ddim.invert(respace(diffusion, f"ddim{steps}"), model, 2 * images - 1)
+    model = sampler.bind(module.apply, variables, z_sem, method="predict")
+    return sampler.invert(respace(diffusion, f"ddim{steps}"), model, 2 * images - 1)
 
 
 def _decode(

@@ -4,11 +4,10 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from diffcf_jax.diffusion.ddpm import p_mean_variance
+from diffcf_jax.diffusion.sampler import bind, p_sample_loop
 from diffcf_jax.diffusion.schedule import Diffusion, q_sample, respace
 from diffcf_jax.errors import UserError
 
@@ -109,7 +108,7 @@ def f_tau(
 ) -> Array:
     """F_tau of images in [0, 1] for a tau that is known at run time only.
 
-    The noise of a timestep does not depend on tau. See `diffusion.ddpm.noise_and_denoise`.
+    The noise of a timestep does not depend on tau. See `diffusion.sampler.noise_and_denoise`.
 
     Args:
         module: the DDPM.
@@ -123,17 +122,12 @@ def f_tau(
         [B, H, W, 3], not clipped.
     """
 
-    def noise(i: Array) -> Array:
-        return jax.random.normal(jax.random.fold_in(key, i), images.shape)
+    def noise(t: Array | int) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, t), images.shape)
 
-    def denoise(i: Array, x_t: Array) -> Array:
-        t = tau - 1 - i
-        output = module.apply(variables, x_t, jnp.full(x_t.shape[:1], process.model_t(t)))
-        p = p_mean_variance(process, output, x_t, t)
-        return p.mean + jnp.where(t > 0, jnp.exp(0.5 * p.log_variance) * noise(t), 0)
-
-    x_t = q_sample(process, 2 * images - 1, tau - 1, noise(process.num_timesteps))
-    return jax.lax.fori_loop(0, tau, denoise, x_t) / 2 + 0.5
+    x_tau = q_sample(process, 2 * images - 1, tau - 1, noise(process.num_timesteps))
+    model = bind(module.apply, variables)
+    return p_sample_loop(process, model, x_tau, tau, noise) / 2 + 0.5
 
 
 def _shown(steps: int, chosen: int) -> set[int]:

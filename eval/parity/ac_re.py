@@ -13,7 +13,7 @@ import numpy as np
 
 from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod, pgd_update
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
-from diffcf_jax.diffusion.ddpm import noise_and_denoise, p_mean_variance
+from diffcf_jax.diffusion.sampler import bind, noise_and_denoise, p_sample
 from diffcf_jax.diffusion.schedule import q_sample
 
 from .diffusion import original_diffusion
@@ -53,9 +53,18 @@ class Original:
         """Mean squared error over the batch, predictions [B, 1], gradient [B, H, W, C]."""
         return self._jitted_attack(self._params, x, targets[:, 0], noises)
 
-    def denoise(self, x: Array, noises: Array) -> tuple[Array, Array]:
-        """F_tau(x) in [0, 1], unclipped, and the states before each call of the network."""
+    def denoise(self, x: Array, noises: Array) -> Array:
+        """F_tau(x) in [0, 1], unclipped."""
         return self._jitted_denoise(self._params, x, noises)
+
+    def states(self, x: Array, noises: Array) -> Array:
+        """What the network sees in F_tau(x): [tau, B, H, W, C] in [-1, 1], from t = tau - 1 on."""
+        x_t = q_sample(self.diffusion, 2 * x - 1, self.tau - 1, noises[0])
+        states = [x_t]
+        for t in range(self.tau - 1, 0, -1):
+            x_t = self._jitted_step(self._params, x_t, t, noises[-t])
+            states.append(x_t)
+        return jnp.stack(states)
 
     def refine(self, x: Array, pe: Array, keep: Array, noises: Array) -> Array:
         """Refines x_adv where `keep` [B, H, W, 1] is 0, with noises [2 tau, B, H, W, C]."""
@@ -79,30 +88,23 @@ class Original:
     @functools.cached_property
     def _jitted_denoise(self) -> Any:
         def denoise(params: Any, x: Array, noises: Array) -> Any:
-            def model(x_t: Array, t: Array) -> Array:
-                return self._unet(params["generator"], x_t, jnp.full(len(x_t), t))
-
-            def step(x_t: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
-                t, noise = inputs
-                output = model(x_t, self.diffusion.model_t(t))
-                p = p_mean_variance(self.diffusion, output, x_t, t)
-                return p.mean + jnp.exp(0.5 * p.log_variance) * noise, x_t
-
-            x = 2 * x - 1
-            image = noise_and_denoise(self.diffusion, model, x, noises) / 2 + 0.5
-            x_tau = q_sample(self.diffusion, x, self.tau - 1, noises[0])
-            later = jnp.concatenate([noises[1:], jnp.zeros_like(noises[:1])])
-            _, states = jax.lax.scan(step, x_tau, (jnp.arange(self.tau - 1, -1, -1), later))
-            return image, states
+            model = bind(self._unet, params["generator"])
+            return noise_and_denoise(self.diffusion, model, 2 * x - 1, noises) / 2 + 0.5
 
         return jax.jit(denoise)
 
     @functools.cached_property
+    def _jitted_step(self) -> Any:
+        def step(params: Any, x_t: Array, t: Array, noise: Array) -> Array:
+            output = bind(self._unet, params["generator"])(x_t, self.diffusion.model_t(t))
+            return p_sample(self.diffusion, output, x_t, t, noise)
+
+        return jax.jit(step)
+
+    @functools.cached_property
     def _jitted_refine(self) -> Any:
         def one(params: Any, x: Array, pe: Array, keep: Array, noises: Array) -> Array:
-            def model(x_t: Array, t: Array) -> Array:
-                return self._unet(params["generator"], x_t[None], t[None])[0]
-
+            model = bind(self._unet, params["generator"])
             return refine(self.diffusion, model, x, pe, keep, noises)
 
         return jax.jit(jax.vmap(one, (None, 0, 0, 0, 1)))
@@ -125,8 +127,8 @@ def check(golden: Golden) -> None:
 
 def _check_denoising(golden: Golden, original: Original, x: Array) -> None:
     noises, targets = golden.images("ftau_noises"), golden.real("ftau_target")
-    image, states = original.denoise(x, noises)
-    golden.compare_images("ftau_xt", states, f32=1e-6)
+    image = original.denoise(x, noises)
+    golden.compare_images("ftau_xt", original.states(x, noises), f32=1e-6)
     indices = np.arange(original.tau)[::-1, None].repeat(len(x), 1)
     golden.compare("ftau_t", indices)
     golden.compare_images("ftau_image", image, f32=1e-6)
@@ -135,7 +137,7 @@ def _check_denoising(golden: Golden, original: Original, x: Array) -> None:
 
     # The same without noise
     nothing = jnp.zeros_like(noises)
-    golden.compare_images("ftau_det_image", original.denoise(x, nothing)[0], f32=1e-6)
+    golden.compare_images("ftau_det_image", original.denoise(x, nothing), f32=1e-6)
     _compare_attack(golden, "ftau_det", targets, original.attack(x, targets, nothing))
 
     golden.compare_images("initial_reconstruction", image, f32=1e-6)

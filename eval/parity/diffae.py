@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffcf_jax.counterfactual.losses import DISTANCES
-from diffcf_jax.diffusion import ddim
+from diffcf_jax.diffusion import sampler
 from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.models.diffae import DiffAE
 
@@ -83,12 +83,12 @@ class Original:
         return jax.jit(apply)(self._params["generator"], x)
 
     def invert(self, x: Array, z: Array, steps: int) -> Array:
-        """x_T of images in [-1, 1] after so many steps."""
+        """x_T of images in [-1, 1] after this many steps."""
         process = self._process(f"ddim{steps}")
 
         @jax.jit
         def run(params: Any, x: Array, z: Array) -> Array:
-            return ddim.invert(process, self._model(params, z), x)
+            return sampler.invert(process, self._model(params, z), x)
 
         return run(self._params, x, z)
 
@@ -104,16 +104,14 @@ class Original:
         """The images in [-1, 1] after each decoding step."""
 
         @jax.jit
-        def run(params: Any, z: Array, x_T: Array) -> Array:
-            def step(x_t: Array, t: Array) -> tuple[Array, Array]:
-                eps = self._model(params, z)(x_t, self.decoding.model_t(t))
-                x_t = ddim.ddim_step(self.decoding, eps, x_t, t)
-                return x_t, x_t
+        def step(params: Any, z: Array, x_t: Array, t: Array) -> Array:
+            eps = self._model(params, z)(x_t, self.decoding.model_t(t))
+            return sampler.ddim_step(self.decoding, eps, x_t, t)
 
-            timesteps = jnp.arange(self.decoding.num_timesteps - 1, -1, -1)
-            return jax.lax.scan(step, x_T, timesteps)[1]
-
-        return run(self._params, z, x_T)
+        states = [x_T]
+        for t in reversed(range(self.decoding.num_timesteps)):
+            states.append(step(self._params, z, states[-1], t))
+        return jnp.stack(states[1:])
 
     def loss(
         self, z: Array, z_0: Array, x: Array, x_T: Array, targets: Array, distance: Distance
@@ -179,11 +177,11 @@ class Original:
     def _predict(self, params: Any, x_t: Array, t: Array, z: Array) -> Array:
         return self._module.apply(params["generator"], x_t, t, z, method=DiffAE.predict)
 
-    def _model(self, params: Any, z: Array) -> Callable[[Array, Array], Array]:
-        return lambda x_t, t: self._predict(params, x_t, jnp.full(len(x_t), t), z)
+    def _model(self, params: Any, z: Array) -> sampler.Model:
+        return sampler.bind(self._module.apply, params["generator"], z, method="predict")
 
     def _image(self, params: Any, z: Array, x_T: Array) -> Array:
-        return ddim.decode(self.decoding, self._model(params, z), x_T) / 2 + 0.5
+        return sampler.decode(self.decoding, self._model(params, z), x_T) / 2 + 0.5
 
 
 def check_networks(golden: Golden, original: Original) -> None:

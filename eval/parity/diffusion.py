@@ -5,8 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffcf_jax.diffusion.ddim import ddim_step
-from diffcf_jax.diffusion.ddpm import p_mean_variance
+from diffcf_jax.diffusion.sampler import ddim_step, p_mean_variance
 from diffcf_jax.diffusion.schedule import (
     Diffusion,
     at,

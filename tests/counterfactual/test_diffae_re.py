@@ -10,7 +10,7 @@ import pytest
 
 from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod
 from diffcf_jax.counterfactual.types import quantize
-from diffcf_jax.diffusion.ddim import decode
+from diffcf_jax.diffusion.sampler import decode
 from diffcf_jax.diffusion.schedule import make_diffusion
 from tests.parity_rows import assert_parity
 

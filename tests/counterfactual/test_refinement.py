@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
-from diffcf_jax.diffusion.ddpm import p_mean_variance
+from diffcf_jax.diffusion.sampler import p_mean_variance
 from diffcf_jax.diffusion.schedule import make_diffusion, q_sample
 from tests.parity_rows import assert_parity
 

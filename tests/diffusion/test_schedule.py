@@ -1,5 +1,7 @@
 """Schedules and respacing: published constants, identities, recorded vectors."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,3 +162,18 @@ def test_respacing_later_is_respacing_at_once():
 def test_errors_name_the_value(options):
     with pytest.raises(UserError, match=next(iter(options.values())).removeprefix("ddim")):
         make_diffusion(1000, **options)
+
+
+def test_a_linear_schedule_has_no_beta_of_1():
+    assert make_diffusion(21).betas.max() < 1
+    with pytest.raises(UserError, match="more than 20 steps, not 20"):
+        make_diffusion(20)
+
+
+def test_the_constants_of_a_single_step_are_complete():
+    diffusion = make_diffusion(1000, respacing="1")
+    constants = [getattr(diffusion, field.name) for field in dataclasses.fields(diffusion)]
+    arrays = [value for value in constants if isinstance(value, np.ndarray)]
+    assert len(arrays) == 15 and all(np.isfinite(value).all() for value in arrays)
+    assert {value.shape for value in arrays} == {(1,)}
+    np.testing.assert_allclose(diffusion.posterior_log_variance_clipped, np.log(diffusion.betas))

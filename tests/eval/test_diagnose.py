@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax.checkpoint.network import build_module, init_variables
-from diffcf_jax.diffusion.ddpm import noise_and_denoise
+from diffcf_jax.diffusion.sampler import bind, noise_and_denoise
 from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
 from diffcf_jax.units import Unit
@@ -75,10 +75,7 @@ def test_f_tau_is_noise_and_denoise():
     def both(variables, images, tau):
         order = [5, 2, 1]  # the noise of the start and of timesteps 2 and 1
         noises = [jax.random.normal(jax.random.fold_in(key, i), images.shape) for i in order]
-
-        def model(x_t, t):
-            return module.apply(variables, x_t, jnp.full(x_t.shape[:1], t))
-
+        model = bind(module.apply, variables)
         wanted = noise_and_denoise(process, model, 2 * images - 1, jnp.stack(noises))
         return f_tau(module, process, variables, images, tau, key), wanted / 2 + 0.5
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from diffcf_jax.models.remat import KERNEL
+
 
 @jax.custom_vjp
 def same_conv(x: Float[Array, "b h w c"], kernel: Float[Array, "i j c d"]) -> Array:
@@ -33,7 +35,7 @@ def same_conv(x: Float[Array, "b h w c"], kernel: Float[Array, "i j c d"]) -> Ar
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    flipped = checkpoint_name(kernel[::-1, ::-1].transpose(0, 1, 3, 2), "kernel")
+    flipped = checkpoint_name(kernel[::-1, ::-1].transpose(0, 1, 3, 2), KERNEL)
     return same_conv(x, kernel), (x, flipped)
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.diffusion.remat import checkpoint_step
 from diffcf_jax.models.cpu.same_conv import same_conv
+from diffcf_jax.models.remat import checkpoint_step
 
 
 def normal(seed, *shape):
