@@ -139,9 +139,10 @@ def test_a_stopped_image_passes_through_unchanged():
 @pytest.mark.parametrize("distance", ["l1", "l2"])
 def test_gradient(distance, space):
     """Loss and gradient are those of the decoded image; nothing is rounded."""
-    method = dataclasses.replace(
-        METHOD, distance=distance, distance_space=space, distance_weight=0.01
+    options = dataclasses.replace(
+        METHOD.options, distance=distance, distance_space=space, distance_weight=0.01
     )
+    method = dataclasses.replace(METHOD, options=options)
     state = start()
     state = state.replace(z=state.z + 0.1 * jnp.arange(1.0, CODES + 1))
     value, image, gradient = jax.jit(method.latent_gradient)(PARAMS, state)
