@@ -14,8 +14,9 @@ from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.batching import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import strict_json
 from diffcf_jax.results.log import read_results
-from diffcf_jax.results.workdir import locked
+from diffcf_jax.results.workdir import fingerprint, locked
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
@@ -36,6 +37,23 @@ def config(tmp_path_factory):
         "batch_size": 2,
         "seed": 0,
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Runs with the same networks and options share an explainer, which keeps its programs."""
+    make, made = run_module._explainer, {}
+
+    def shared(method, generator, regressor, *rest):
+        prints = fingerprint(generator.variables), fingerprint(regressor.variables)
+        key = strict_json([method, prints, *rest])
+        if key not in made:
+            made[key] = make(method, generator, regressor, *rest)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "_explainer", shared)
+        yield
 
 
 def folder_of_images(path, count=3, size=64):
