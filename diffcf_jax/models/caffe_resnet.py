@@ -1,11 +1,12 @@
 """The ResNet-50 that VGGFace2 published for Caffe: identity features and facial attributes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from diffcf_jax.models.convnet import batch_norm, conv
 from diffcf_jax.models.layers import uniform_fan_in
@@ -22,10 +23,10 @@ class Bottleneck(nn.Module):
 
     features: int
     stride: int = 1
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ 4*{self.features}"]:
         """Map [B, H, W, C] to [B, H/stride, W/stride, 4 features]."""
         h = conv(self.features, 1, self.stride, 0, self.dtype, "conv1")(x)
         h = nn.relu(batch_norm(False, self.dtype, "bn1")(h))
@@ -55,14 +56,14 @@ class CaffeResNet(nn.Module):
     width: int = 64
     blocks: Sequence[int] = (3, 4, 6, 3)
     outputs: int | None = None
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b _"]:
         """Apply the network.
 
         Args:
-            x: what `vggface2_input` or `mnac_input` returns, [B, 224, 224, 3].
+            x: what `vggface2_input` or `mnac_input` returns.
 
         Returns:
             Features [B, 32 width], or logits [B, outputs]; at least float32.
@@ -82,31 +83,25 @@ class CaffeResNet(nn.Module):
         return nn.Dense(self.outputs, kernel_init=uniform_fan_in, name="classifier")(h)
 
 
-def vggface2_input(x: jax.Array) -> jax.Array:
+def vggface2_input(x: Float[Array, "b _ _ 3"]) -> Float[Array, "b 224 224 3"]:
     """Prepare images for the identity network: 224 px, B, G, R in [0, 255], mean subtracted.
 
     Args:
-        x: images [B, H, W, 3] in [0, 1], R, G, B.
-
-    Returns:
-        Images [B, 224, 224, 3].
+        x: images in [0, 1], R, G, B.
     """
     x = resize_bilinear(x, IMAGE_SIZE, IMAGE_SIZE)
     return x[..., ::-1] * 255 - jnp.asarray(MEAN_BGR, x.dtype)
 
 
-def mnac_input(x: jax.Array, normalisations: int = 2) -> jax.Array:
+def mnac_input(x: Float[Array, "b _ _ 3"], normalisations: int = 2) -> Float[Array, "b 224 224 3"]:
     """Prepare images for the attribute network: x -> 2x - 1, `normalisations` times, then 224 px.
 
     ACE's evaluation, and the paper's after it, normalises twice (4x - 3), which published figures
     of this metric contain; the network was trained on images that are normalised once.
 
     Args:
-        x: images [B, H, W, 3] in [0, 1].
+        x: images in [0, 1].
         normalisations: 2 for figures that compare with the published ones, 1 as trained.
-
-    Returns:
-        Images [B, 224, 224, 3].
     """
     for _ in range(normalisations):
         x = 2 * x - 1

@@ -1,6 +1,7 @@
 """The two layers that the batch-normalised networks (ResNet, DenseNet) are made of."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ def conv(
     size: int,
     stride: int,
     padding: int,
-    dtype: jnp.dtype | None,
+    dtype: Any,
     name: str,
     fan: str = "fan_out",
     circular: bool = False,
@@ -45,7 +46,7 @@ def conv(
     return lambda x: module(jnp.pad(x, ((0, 0), *margins, (0, 0)), mode="wrap"))
 
 
-def batch_norm(train: bool, dtype: jnp.dtype | None, name: str) -> nn.BatchNorm:
+def batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
     """Make a batch norm with PyTorch's epsilon and running average (momentum 0.1 there)."""
     return nn.BatchNorm(
         use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name

@@ -1,24 +1,27 @@
-"""DenseNet regressor and classifier: an image to one number, or to one logit a class."""
+"""DenseNet regressor and classifier: an image to one number, or to one logit per class."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from diffcf_jax.models.convnet import batch_norm, conv
 from diffcf_jax.models.layers import avg_pool, uniform_fan_in
 
 
 class DenseLayer(nn.Module):
-    """Bottleneck whose output is appended to its input: [B, H, W, C] -> [B, H, W, C + growth]."""
+    """Bottleneck whose output is appended to its input."""
 
     growth: int
     bn_size: int
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b h w c+{self.growth}"]:
         """Return x with `growth` more channels."""
         h = nn.relu(batch_norm(train, self.dtype, "norm1")(x))
         h = conv(self.bn_size * self.growth, 1, 1, 0, self.dtype, "conv1", "fan_in")(h)
@@ -30,10 +33,12 @@ class DenseLayer(nn.Module):
 class Transition(nn.Module):
     """Halve resolution and channels between two dense blocks."""
 
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b h//2 w//2 c//2"]:
         """Map [B, H, W, C] to [B, H/2, W/2, C/2]."""
         h = nn.relu(batch_norm(train, self.dtype, "norm")(x))
         h = conv(x.shape[-1] // 2, 1, 1, 0, self.dtype, "conv", "fan_in")(h)
@@ -50,7 +55,7 @@ class DenseNet(nn.Module):
         blocks: number of dense layers in each block.
         init_features: channels of the stem.
         bn_size: a dense layer's bottleneck has bn_size * growth channels.
-        outputs: None for a regressor (one value an image), or the number of logits.
+        outputs: None for a regressor (one value per image), or the number of logits.
         mu: mean that is subtracted from each channel of the image in [0, 1].
         sigma: what the difference is divided by.
         dtype: compute type of the convolutions (None: that of input and parameters);
@@ -64,14 +69,14 @@ class DenseNet(nn.Module):
     outputs: int | None = None
     mu: Sequence[float] = (0.5, 0.5, 0.5)
     sigma: Sequence[float] = (0.5, 0.5, 0.5)
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Predict one value (or `outputs` logits) an image.
+    def __call__(self, x: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b ..."]:
+        """Predict one value (or `outputs` logits) per image.
 
         Args:
-            x: images [B, H, W, 3] in [0, 1].
+            x: images in [0, 1].
             train: normalise with the batch's statistics and update `batch_stats`.
 
         Returns:
@@ -88,6 +93,6 @@ class DenseNet(nn.Module):
             if block < len(self.blocks):
                 h = Transition(self.dtype, name=f"transition{block}")(h, train)
         h = nn.relu(batch_norm(train, self.dtype, "norm5")(h))
-        h = h.astype(jnp.promote_types(h.dtype, jnp.float32)).mean(axis=(1, 2))  # [B, C]
+        h = h.astype(jnp.promote_types(h.dtype, jnp.float32)).mean(axis=(1, 2))
         y = nn.Dense(self.outputs or 1, kernel_init=uniform_fan_in, name="classifier")(h)
         return y[:, 0] if self.outputs is None else y

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float, Real
 
 from diffcf_jax.models.layers import (
     AttentionBlock,
     Downsample,
     GroupNorm,
+    Images,
     ResBlock,
     conv,
     space_to_depth,
@@ -17,7 +18,7 @@ from diffcf_jax.models.layers import (
 )
 from diffcf_jax.models.unet import UNet
 
-Array = jax.Array
+Codes = Float[Array, "b d"]
 
 
 class SemanticEncoder(nn.Module):
@@ -26,11 +27,11 @@ class SemanticEncoder(nn.Module):
     Attributes:
         z_channels: size of the code.
         channels: base width; level l has `channels * channel_mult[l]`.
-        channel_mult: one factor a level.
-        num_res_blocks: ResBlocks a level, of one convolution each.
+        channel_mult: one factor per level.
+        num_res_blocks: ResBlocks per level, of one convolution each.
         attention_downsampling: the downsampling factors whose levels attend.
         num_heads: attention heads.
-        num_head_channels: channels a head, instead of `num_heads`.
+        num_head_channels: channels per head, instead of `num_heads`.
         resblock_updown: change resolution inside ResBlocks.
         conv_resample: a convolution with every change of resolution outside ResBlocks.
         qkv_before_heads: the "new attention order" of the originals.
@@ -52,8 +53,8 @@ class SemanticEncoder(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
-        """Encodes images [B, H, W, C] in [-1, 1] into codes [B, z_channels]."""
+    def __call__(self, x: Images, train: bool = False) -> Float[Array, "b {self.z_channels}"]:
+        """Encodes images in [-1, 1]."""
 
         def res(h: Array, features: int, name: str, resample: str | None = None) -> Array:
             block = ResBlock(features, resample, conditioned=False, dtype=self.dtype, name=name)
@@ -111,14 +112,16 @@ class DiffAE(nn.Module):
         self.unet_ = UNet(**self.unet, dtype=self.dtype, remat=self.remat, name="unet")
         self.encoder_ = SemanticEncoder(**self.encoder, dtype=self.dtype, name="encoder")
 
-    def encode(self, x: Array, train: bool = False) -> Array:
-        """Encodes images [B, H, W, C] in [-1, 1] into z_sem [B, D]."""
+    def encode(self, x: Images, train: bool = False) -> Codes:
+        """Encodes images in [-1, 1] into z_sem."""
         return self.encoder_(x, train)
 
-    def predict(self, x_t: Array, t: Array, z_sem: Array, train: bool = False) -> Array:
-        """Predicts the noise [B, H, W, C] in x_t at timesteps t [B] given z_sem [B, D]."""
+    def predict(
+        self, x_t: Images, t: Real[Array, " b"], z_sem: Codes, train: bool = False
+    ) -> Images:
+        """Predicts the noise in x_t at timesteps t given z_sem."""
         return self.unet_(x_t, t, z_sem, train)
 
-    def __call__(self, x: Array, x_t: Array, t: Array, train: bool = False) -> Array:
+    def __call__(self, x: Images, x_t: Images, t: Real[Array, " b"], train: bool = False) -> Images:
         """Encodes x and predicts the noise in x_t: what is trained, and what initialises."""
         return self.predict(x_t, t, self.encode(x, train), train)

@@ -1,26 +1,31 @@
 """The latent DPM of Diff-AE: predicts noise in normalised semantic codes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
 
 from diffcf_jax.models.layers import timestep_embedding, uniform_fan_in
+
+Codes = Float[Array, "b c"]
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class ConditionedLayer(nn.Module):
-    """silu(norm(linear(x) * (1 + linear(silu(cond))))): [B, C] -> [B, features]."""
+    """silu(norm(linear(x) * (1 + linear(silu(cond)))))."""
 
     features: int
     use_norm: bool = True
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
-        """Apply the layer to x [B, C] with the embedded timestep cond [B, D]."""
+    def __call__(
+        self, x: Float[Array, "b c"], cond: Float[Array, "b d"]
+    ) -> Float[Array, "b {self.features}"]:
+        """Apply the layer to x with the embedded timestep cond."""
         h = nn.Dense(self.features, dtype=self.dtype, kernel_init=he_normal, name="linear")(x)
         scale = nn.Dense(self.features, dtype=self.dtype, kernel_init=he_normal, name="linear_emb")
         h = h * (1 + scale(nn.silu(cond)))
@@ -48,7 +53,7 @@ class LatentDPM(nn.Module):
     skip_layers: Sequence[int] = tuple(range(1, 10))
     time_channels: int = 64
     use_norm: bool = True
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     def setup(self) -> None:
         """Make the layers and the statistics of z_sem."""
@@ -63,15 +68,12 @@ class LatentDPM(nn.Module):
         ]
         self.last_layer = nn.Dense(self.channels, **dense, name=f"layers_{self.layers - 1}_linear")
 
-    def __call__(self, z_t: jax.Array, t: jax.Array) -> jax.Array:
+    def __call__(self, z_t: Codes, t: Real[Array, " b"]) -> Codes:
         """Predict the noise in z_t.
 
         Args:
-            z_t: noised, normalised codes [B, channels].
-            t: timesteps [B] of the original process.
-
-        Returns:
-            The noise [B, channels].
+            z_t: noised, normalised codes.
+            t: timesteps of the original process.
         """
         t = t.astype(jnp.promote_types(z_t.dtype, jnp.float32))
         cond = timestep_embedding(t, self.time_channels)
@@ -85,10 +87,10 @@ class LatentDPM(nn.Module):
             h = jnp.concatenate([h, z_t], axis=-1)
         return self.last_layer(h)
 
-    def normalize(self, z_sem: jax.Array) -> jax.Array:
+    def normalize(self, z_sem: Codes) -> Codes:
         """Return (z_sem - mean) / std, what the DPM is trained on."""
         return (z_sem - self.z_mean.value) / self.z_std.value
 
-    def denormalize(self, z: jax.Array) -> jax.Array:
+    def denormalize(self, z: Codes) -> Codes:
         """Undo `normalize`."""
         return z * self.z_std.value + self.z_mean.value

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Real
 
 from diffcf_jax.models import cpu
 from diffcf_jax.models.attention import attention
@@ -13,22 +14,24 @@ from diffcf_jax.models.cpu.materialize import materialize
 from diffcf_jax.models.cpu.same_conv import same_conv
 from diffcf_jax.models.remat import PRODUCT, STATISTICS, SUM
 
-Array = jax.Array
+Images = Float[Array, "b h w c"]
 
 # How PyTorch initialises convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def timestep_embedding(t: Array, dim: int, max_period: float = 10_000.0) -> Array:
+def timestep_embedding(
+    t: Real[Array, " b"], dim: int, max_period: float = 10_000.0
+) -> Float[Array, "b {dim}"]:
     """Embeds timesteps as `[cos(t f_i), sin(t f_i)]`, `f_i = max_period^(-2i/dim)`.
 
     Args:
-        t: timesteps [B], integers or fractions, on the scale of the original process.
+        t: timesteps, integers or fractions, on the scale of the original process.
         dim: size of the embedding.
         max_period: the longest period, in timesteps over 2 pi.
 
     Returns:
-        The embedding [B, dim]; float64 if `t` is float64, else float32.
+        The embedding; float64 if `t` is float64, else float32.
     """
     dtype = jnp.promote_types(t.dtype, jnp.float32)
     half = dim // 2
@@ -38,7 +41,7 @@ def timestep_embedding(t: Array, dim: int, max_period: float = 10_000.0) -> Arra
     return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
 
 
-def space_to_depth(x: Array, patch_size: int) -> Array:
+def space_to_depth(x: Images, patch_size: int) -> Float[Array, "b _ _ _"]:
     """Folds every patch into channels: [B, H, W, C] -> [B, H/p, W/p, p p C]."""
     b, h, w, c = x.shape
     p = patch_size
@@ -46,7 +49,7 @@ def space_to_depth(x: Array, patch_size: int) -> Array:
     return x.reshape(b, h // p, w // p, p * p * c)
 
 
-def depth_to_space(x: Array, patch_size: int) -> Array:
+def depth_to_space(x: Images, patch_size: int) -> Float[Array, "b _ _ _"]:
     """Undoes `space_to_depth`: [B, H/p, W/p, p p C] -> [B, H, W, C]."""
     b, h, w, c = x.shape
     p = patch_size
@@ -54,8 +57,8 @@ def depth_to_space(x: Array, patch_size: int) -> Array:
     return x.reshape(b, h * p, w * p, c // (p * p))
 
 
-def avg_pool(x: Array, size: int = 2) -> Array:
-    """Means of squares of `size` pixels: [B, H, W, C] -> [B, H // size, W // size, C].
+def avg_pool(x: Images, size: int = 2) -> Float[Array, "b h//{size} w//{size} c"]:
+    """Averages squares of `size` pixels; a last partial row or column is dropped.
 
     Not a windowed reduction: with one image under vmap, XLA's CPU compiler (jaxlib 0.10.2) makes
     a wrong program of a convolution that is followed by one; and its gradient is slow there.
@@ -65,8 +68,8 @@ def avg_pool(x: Array, size: int = 2) -> Array:
     return x.reshape(b, h // size, size, w // size, size, c).mean(axis=(2, 4))
 
 
-def upsample_nearest(x: Array) -> Array:
-    """Doubles the resolution by repetition: [B, H, W, C] -> [B, 2H, 2W, C]."""
+def upsample_nearest(x: Images) -> Float[Array, "b 2*h 2*w c"]:
+    """Doubles the resolution by repetition."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
     return x.reshape(b, 2 * h, 2 * w, c)
@@ -82,14 +85,14 @@ class GroupNorm(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Normalises [B, H, W, C]."""
+    def __call__(self, x: Images) -> Images:
+        """Normalises x."""
         b, _, _, c = x.shape
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
         groups = min(32, c)
 
-        def group_mean(h: Array) -> Array:  # [B, H, W, C] -> [B, 1, 1, C]
+        def group_mean(h: Images) -> Float[Array, "b 1 1 c"]:
             means = h.mean((1, 2)).reshape(b, groups, -1).mean(-1, keepdims=True)
             return jnp.broadcast_to(means, (b, groups, c // groups)).reshape(b, 1, 1, c)
 
@@ -143,8 +146,8 @@ class Projection(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array) -> list[Array]:
-        """Projects [B, D] to `parts` of [B, features]."""
+    def __call__(self, x: Float[Array, "b d"]) -> list[Float[Array, "b {self.features}"]]:
+        """Projects x to `parts` vectors."""
         width = self.parts * self.features
         kernel = self.param("kernel", uniform_fan_in, (x.shape[-1], width))
         bias = self.param("bias", nn.initializers.zeros, (width,))
@@ -179,9 +182,13 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, emb: Array | None = None, cond: Array | None = None, train: bool = False
-    ) -> Array:
-        """Applies the block to x [B, H, W, C] given emb [B, E] and a code cond [B, D]."""
+        self,
+        x: Images,
+        emb: Float[Array, "b e"] | None = None,
+        cond: Float[Array, "b d"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b _ _ {self.features}"]:
+        """Applies the block to x, given the embedded timestep and a semantic code."""
         resample = {"up": upsample_nearest, "down": avg_pool, None: lambda h: h}[self.resample]
         h = nn.silu(GroupNorm(self.dtype, name="in_norm")(x))
         h = conv(self.features, 3, self.dtype, "in_conv")(resample(h))
@@ -206,9 +213,11 @@ class ResBlock(nn.Module):
             x = materialize(x)
         return checkpoint_name(x, SUM)
 
-    def _project(self, emb: Array, parts: int, name: str) -> list[Array]:
+    def _project(
+        self, emb: Float[Array, "b d"], parts: int, name: str
+    ) -> list[Float[Array, "b 1 1 {self.features}"]]:
         projection = Projection(self.features, parts, self.dtype, name=name)
-        return [part[:, None, None] for part in projection(nn.silu(emb))]  # each [B, 1, 1, C]
+        return [part[:, None, None] for part in projection(nn.silu(emb))]
 
 
 class AttentionBlock(nn.Module):
@@ -226,8 +235,8 @@ class AttentionBlock(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Adds self-attention over the pixels of x [B, H, W, C]."""
+    def __call__(self, x: Images) -> Images:
+        """Adds self-attention over the pixels."""
         b, h, w, c = x.shape
         d = c // self.num_heads
         qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=uniform_fan_in, name="qkv")(
@@ -253,8 +262,8 @@ class Downsample(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H/2, W/2, C]."""
+    def __call__(self, x: Images) -> Float[Array, "b _ _ c"]:
+        """Maps [B, H, W, C] to [B, H/2, W/2, C]."""
         if not self.with_conv:
             return avg_pool(x)
         h = nn.Conv(
@@ -271,7 +280,7 @@ class Upsample(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, 2H, 2W, C]."""
+    def __call__(self, x: Images) -> Float[Array, "b 2*h 2*w c"]:
+        """Maps [B, H, W, C] to [B, 2H, 2W, C]."""
         x = upsample_nearest(x)
         return conv(x.shape[-1], 3, self.dtype, "conv")(x) if self.with_conv else x

@@ -5,38 +5,45 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 
-def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
+def resize_bilinear(
+    x: Float[Array, "b _ _ c"], height: int, width: int
+) -> Float[Array, "b {height} {width} c"]:
     """Resize with a triangle filter that widens when it shrinks the image (antialias=True).
 
     Args:
-        x: images [B, H, W, C], float.
+        x: images.
         height: rows of the result.
         width: columns of the result.
 
     Returns:
-        Images [B, height, width, C] of x's type.
+        Images of x's type.
     """
     return _resize(x, _triangle_weights(x.shape[1], height), _triangle_weights(x.shape[2], width))
 
 
-def resize_bicubic(x: jax.Array, height: int, width: int) -> jax.Array:
+def resize_bicubic(
+    x: Float[Array, "b _ _ c"], height: int, width: int
+) -> Float[Array, "b {height} {width} c"]:
     """Resize with Keys' cubic filter, a = -0.75, without antialiasing; overshoots are kept.
 
     Args:
-        x: images [B, H, W, C], float.
+        x: images.
         height: rows of the result.
         width: columns of the result.
 
     Returns:
-        Images [B, height, width, C] of x's type.
+        Images of x's type.
     """
     return _resize(x, _cubic_weights(x.shape[1], height), _cubic_weights(x.shape[2], width))
 
 
-def _resize(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-    """Apply a weight matrix [out, in] to each image axis."""
+def _resize(
+    x: Float[Array, "b h w c"], rows: Float[np.ndarray, "u h"], columns: Float[np.ndarray, "v w"]
+) -> Float[Array, "b u v c"]:
+    """Apply a weight matrix to each image axis."""
     einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     x = einsum("vw,bhwc->bhvc", jnp.asarray(columns, x.dtype), x)
     return einsum("uh,bhvc->buvc", jnp.asarray(rows, x.dtype), x)

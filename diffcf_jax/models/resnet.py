@@ -2,25 +2,28 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from diffcf_jax.models.convnet import batch_norm, conv
 from diffcf_jax.models.layers import uniform_fan_in
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut: [B, H, W, C] -> [B, H/stride, W/stride, features]."""
+    """Two 3x3 convolutions around a shortcut; the first one has the stride."""
 
     features: int
     stride: int = 1
     circular: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b _ _ {self.features}"]:
         """Return relu(shortcut(x) + residual(x))."""
         shortcut = x
         conv3 = functools.partial(conv, dtype=self.dtype, circular=self.circular)
@@ -62,18 +65,18 @@ class ResNet(nn.Module):
     max_pool: bool = True
     hidden: int | None = None
     circular: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Predict one value an image.
+    def __call__(self, x: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, " b"]:
+        """Predict one value per image.
 
         Args:
-            x: images [B, H, W, 3] in [0, 1], used as they are.
+            x: images in [0, 1], used as they are.
             train: normalise with the batch's statistics and update `batch_stats`.
 
         Returns:
-            Predictions [B], at least float32.
+            Predictions, at least float32.
         """
         stem = conv(
             self.width,
@@ -94,7 +97,7 @@ class ResNet(nn.Module):
                 name = f"layer{stage + 1}_{block}"
                 features = self.width * 2**stage
                 h = BasicBlock(features, stride, self.circular, self.dtype, name=name)(h, train)
-        h = h.astype(jnp.promote_types(h.dtype, jnp.float32)).mean(axis=(1, 2))  # [B, C]
+        h = h.astype(jnp.promote_types(h.dtype, jnp.float32)).mean(axis=(1, 2))
         if self.hidden is not None:
             h = nn.relu(nn.Dense(self.hidden, kernel_init=uniform_fan_in, name="hidden")(h))
         return nn.Dense(1, kernel_init=uniform_fan_in, name="fc")(h)[:, 0]

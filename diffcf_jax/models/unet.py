@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
 
 from diffcf_jax.models.layers import (
     AttentionBlock,
@@ -20,8 +20,6 @@ from diffcf_jax.models.layers import (
     uniform_fan_in,
 )
 
-Array = jax.Array
-
 
 class UNet(nn.Module):
     """Predicts noise (and, with twice the channels, its variance) from a noised image.
@@ -31,11 +29,11 @@ class UNet(nn.Module):
 
     Attributes:
         channels: base width; level l has `channels * channel_mult[l]`.
-        channel_mult: one factor a level; every level halves the resolution.
-        num_res_blocks: ResBlocks a level on the way down; one more on the way up.
+        channel_mult: one factor per level; every level halves the resolution.
+        num_res_blocks: ResBlocks per level on the way down; one more on the way up.
         attention_downsampling: the downsampling factors (1, 2, 4, ...) whose levels attend.
         num_heads: attention heads, unless `num_head_channels` is given.
-        num_head_channels: channels a head.
+        num_head_channels: channels per head.
         out_channels: 3 for noise, 6 for noise and variance.
         emb_channels: width of the timestep embedding; None is `4 * channels`.
         scale_shift_norm: how the timestep modulates a ResBlock.
@@ -68,17 +66,20 @@ class UNet(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, t: Array, cond: Array | None = None, train: bool = False) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "b h w _"],
+        t: Real[Array, " b"],
+        cond: Float[Array, "b d"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b h w {self.out_channels}"]:
         """Applies the network.
 
         Args:
-            x: noised images [B, H, W, C] in about [-1, 1].
-            t: timesteps [B] on the scale of the original process.
-            cond: codes [B, D] of a Diff-AE, or None.
+            x: noised images, in about [-1, 1].
+            t: timesteps on the scale of the original process.
+            cond: semantic codes of a Diff-AE, or None.
             train: with dropout.
-
-        Returns:
-            [B, H, W, out_channels].
         """
         res_block = nn.remat(ResBlock, static_argnums=(4,)) if self.remat else ResBlock
         attention_block = nn.remat(AttentionBlock) if self.remat else AttentionBlock

@@ -176,11 +176,8 @@ def test_resampling_outside_of_res_blocks():
 
 
 def test_a_projection_is_one_linear_layer_cut_into_parts():
-    x = jax.random.normal(jax.random.key(0), (2, 5))
-    projection = Projection(features=3, parts=2)
-    params = projection.init(jax.random.key(1), x)["params"]
-    params = params | {"bias": jnp.arange(6.0)}
-    whole = x @ params["kernel"] + params["bias"]
-    parts = projection.apply({"params": params}, x)
-    np.testing.assert_allclose(np.concatenate(parts, axis=-1), whole, rtol=1e-6)
-    assert params["kernel"].shape == (5, 6)  # as in the originals' checkpoints
+    params = {"kernel": jnp.arange(8.0).reshape(2, 4), "bias": jnp.array([10.0, 20, 30, 40])}
+    x = jnp.array([[1.0, 2], [0, -1]])
+    shift, scale = Projection(features=2, parts=2).apply({"params": params}, x)
+    np.testing.assert_array_equal(shift, [[18, 31], [6, 15]])  # [0 + 2 * 4 + 10, 1 + 2 * 5 + 20]
+    np.testing.assert_array_equal(scale, [[44, 57], [24, 33]])
