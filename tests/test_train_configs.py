@@ -1,7 +1,6 @@
 """Every config of a training fits `train`, in every size."""
 
 import importlib
-import inspect
 import math
 import pathlib
 
@@ -10,7 +9,7 @@ import pytest
 
 from diffcf_jax.checkpoint.network import abstract_variables, build_module
 from diffcf_jax.errors import UserError
-from diffcf_jax.training.loop import train
+from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.state import make_optimizer
 
 SIZES = ("tiny", "small", "paper")
@@ -46,9 +45,9 @@ def test_all_are_tested():
 def test_config_fits_train(name):
     for arguments in CONFIGS[name]:
         config = get_config(name, *arguments).to_dict()
-        inspect.signature(train).bind("workdir", **config)
-        make_optimizer(config["steps"], **config["optimizer"])
-        build_module(config["network"])
+        made = TrainConfig.from_dict(config)
+        make_optimizer(made.optimizer, made.steps)
+        build_module(made.network)
 
 
 @pytest.mark.parametrize("size", [*range(28, 48, 4), *range(48, 65, 8), 96, 128])

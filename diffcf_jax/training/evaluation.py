@@ -86,7 +86,7 @@ class Evaluation:
         return means
 
     def picture(self, variables: Any) -> list[np.ndarray] | None:
-        """Rows of images [n, H, W, 3] in [0, 1] to look at; None where there is nothing to see."""
+        """Rows of images [n, H, W, 3] in [0, 1]; None for a network that makes no images."""
         inputs = self._task.held_out.inputs
         inputs = inputs[:: max(1, len(inputs) // PICTURED_IMAGES)][:PICTURED_IMAGES]
         variables = {**variables, **self._frozen}

@@ -7,22 +7,14 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from diffcf_jax.diffusion import sampler
-from diffcf_jax.diffusion.schedule import (
-    Diffusion,
-    at,
-    q_posterior_mean,
-    q_sample,
-    respace,
-    training_target,
-)
+from diffcf_jax.diffusion.schedule import Diffusion, at, q_posterior_mean, respace
 from diffcf_jax.errors import UserError
-from diffcf_jax.models.cpu.materialize import materialize
 from diffcf_jax.models.layers import avg_pool
+from diffcf_jax.training.denoising import denoise
 from diffcf_jax.training.options import check_types
-
-Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +61,7 @@ class DDPMObjective:
             )
 
     def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
-        """The hybrid loss at one random timestep an image."""
+        """The hybrid loss at one random timestep per image."""
         del labels, progress
         terms = {name: x.mean() for name, x in self._terms(variables, images, key, True).items()}
         loss = terms.pop("loss")
@@ -91,22 +83,17 @@ class DDPMObjective:
     def _terms(self, variables: Any, images: Array, key: Array, train: bool) -> dict[str, Array]:
         key_t, key_noise, key_dropout = jax.random.split(key, 3)
         x = 2 * images - 1
-        limit = self.max_timestep or self.diffusion.num_timesteps
-        t = jax.random.randint(key_t, x.shape[:1], 0, limit)
-        noise = materialize(jax.random.normal(key_noise, x.shape))
-        x_t = q_sample(self.diffusion, x, t, noise)
-        output = self.module.apply(
-            variables, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
-        ).astype(jnp.float32)
-        prediction, *v = (
-            materialize(part) for part in jnp.split(output, output.shape[-1] // x.shape[-1], -1)
-        )
-        wanted = training_target(self.diffusion, x, t, noise)
-        mse = multiscale_error(prediction - wanted, self.scales)
+
+        def predict(x_t: Array, t: Array) -> Array:
+            rngs = {"dropout": key_dropout}
+            return self.module.apply(variables, x_t, t, train=train, rngs=rngs)
+
+        step = denoise(self.diffusion, predict, x, key_t, key_noise, self.max_timestep)
+        mse = multiscale_error(step.prediction - step.target, self.scales)
         if self.diffusion.variance != "learned_range":
             return {"loss": mse, "mse": mse}
-        detached = jnp.concatenate([jax.lax.stop_gradient(prediction), *v], axis=-1)
-        vlb = variational_bound(self.diffusion, detached, x, x_t, t)
+        detached = [jax.lax.stop_gradient(step.prediction), *step.variance]
+        vlb = variational_bound(self.diffusion, jnp.concatenate(detached, -1), x, step.x_t, step.t)
         return {"loss": mse + vlb, "mse": mse, "vlb": vlb}
 
 
@@ -140,7 +127,7 @@ class DiffAEObjective:
         check_respacing(self.diffusion, "decode_steps", f"ddim{self.decode_steps}")
 
     def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
-        """The squared error of the prediction given z_sem(x), at one random timestep an image."""
+        """The squared error of the prediction given z_sem(x), at one random timestep per image."""
         del labels, progress
         mse = self._mse(variables, images, key, True).mean()
         return mse, ({"mse": mse}, {})
@@ -169,16 +156,15 @@ class DiffAEObjective:
     def _mse(self, variables: Any, images: Array, key: Array, train: bool) -> Array:
         key_t, key_noise, key_dropout = jax.random.split(key, 3)
         x = 2 * images - 1
-        t = jax.random.randint(key_t, x.shape[:1], 0, self.diffusion.num_timesteps)
-        noise = materialize(jax.random.normal(key_noise, x.shape))
-        x_t = q_sample(self.diffusion, x, t, noise)
-        output = self.module.apply(
-            variables, x, x_t, self.diffusion.model_t(t), train=train, rngs={"dropout": key_dropout}
-        ).astype(jnp.float32)
-        wanted = training_target(self.diffusion, x, t, noise)
-        mse = multiscale_error(output - wanted, self.scales)
+
+        def predict(x_t: Array, t: Array) -> Array:
+            rngs = {"dropout": key_dropout}
+            return self.module.apply(variables, x, x_t, t, train=train, rngs=rngs)
+
+        step = denoise(self.diffusion, predict, x, key_t, key_noise)
+        mse = multiscale_error(step.prediction - step.target, self.scales)
         if self.weighting == "noise":
-            mse *= jnp.asarray(self.diffusion.sqrt_one_minus_alphas_cumprod, mse.dtype)[t]
+            mse *= at(self.diffusion.sqrt_one_minus_alphas_cumprod, step.t, mse)
         return mse
 
 
@@ -199,7 +185,7 @@ def check_respacing(diffusion: Diffusion, key: str, respacing: str) -> int:
         raise UserError(f"config.objective.{key}: {error}") from None
 
 
-def multiscale_error(error: Array, scales: Sequence[int]) -> Array:
+def multiscale_error(error: Float[Array, "B H W C"], scales: Sequence[int]) -> Float[Array, " B"]:
     """The squared error of areas of several sizes, `mean_s s^2 mean(pool_s(error)^2)`.
 
     `pool_s` averages over squares of s by s pixels. An error that nothing can predict, as that of
@@ -207,39 +193,39 @@ def multiscale_error(error: Array, scales: Sequence[int]) -> Array:
     scale 1 (after the multiscale loss of Hoogeboom et al., 2023, "simple diffusion").
 
     Args:
-        error: [B, H, W, C].
+        error: the error.
         scales: sides of the squares in pixels; (1,) is the mean squared error.
-
-    Returns:
-        [B].
 
     Raises:
         UserError: a side does not divide the image's.
     """
     for s in scales:
         if s < 1 or error.shape[1] % s:
-            raise UserError(f"objective.scales: {s} does not divide {error.shape[1]} pixels.")
+            raise UserError(
+                f"config.objective.scales: {s} does not divide {error.shape[1]} pixels."
+            )
     pooled = ((s, avg_pool(error, s)) for s in scales)
     return sum(s * s * jnp.square(e).mean((1, 2, 3)) for s, e in pooled) / len(scales)
 
 
 def variational_bound(
-    diffusion: Diffusion, model_output: Array, x_start: Array, x_t: Array, t: Array
-) -> Array:
-    """One term of the variational bound, in bits a dimension (Nichol and Dhariwal, 2021, eq. 4-7).
+    diffusion: Diffusion,
+    model_output: Float[Array, "B H W C2"],
+    x_start: Float[Array, "B H W C"],
+    x_t: Float[Array, "B H W C"],
+    t: Int[Array, " B"],
+) -> Float[Array, " B"]:
+    """One term of the variational bound in bits per dimension (Nichol and Dhariwal, 2021, eq. 4-7).
 
     `KL(q(x_(t-1) | x_t, x_0) || p(x_(t-1) | x_t))` for t > 0, `-log p(x_0 | x_1)` for t = 0 with
     the likelihood of the 256 grey values.
 
     Args:
         diffusion: the process.
-        model_output: [B, H, W, 2C].
-        x_start: [B, H, W, C] in [-1, 1].
-        x_t: [B, H, W, C].
-        t: [B] indices.
-
-    Returns:
-        [B].
+        model_output: prediction and variance, C2 = 2C.
+        x_start: in [-1, 1].
+        x_t: noised images.
+        t: indices.
     """
     p = sampler.p_mean_variance(diffusion, model_output, x_t, t, clip_denoised=False)
     mean = q_posterior_mean(diffusion, x_start, x_t, t)

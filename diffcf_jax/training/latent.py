@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -12,9 +13,10 @@ from jax.sharding import Mesh
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import Network
-from diffcf_jax.diffusion.schedule import Diffusion, make_diffusion, q_sample, training_target
+from diffcf_jax.diffusion.schedule import Diffusion, make_diffusion
 from diffcf_jax.sampling import render, sample_codes
 from diffcf_jax.training.batching import Mapper, Read
+from diffcf_jax.training.denoising import denoise
 from diffcf_jax.training.generators import check_respacing
 from diffcf_jax.training.options import check_types
 
@@ -60,7 +62,7 @@ class LatentDPMObjective:
         return {"diffae": self.diffae.variables}
 
     def loss(self, variables: Any, codes: Array, labels: Array, key: Array, progress: Array):
-        """The error of the noise at one random timestep a code."""
+        """The error of the noise at one random timestep per code."""
         del labels, progress
         loss = self._loss(variables, codes, key).mean()
         return loss, ({}, {})
@@ -88,11 +90,8 @@ class LatentDPMObjective:
         key_t, key_noise = jax.random.split(key)
         own = {name: variables[name] for name in ("params", "stats")}
         z = self.module.apply(own, codes, method="normalize")
-        t = jax.random.randint(key_t, z.shape[:1], 0, self.diffusion.num_timesteps)
-        noise = jax.random.normal(key_noise, z.shape)
-        z_t = q_sample(self.diffusion, z, t, noise)
-        output = self.module.apply(own, z_t, self.diffusion.model_t(t)).astype(jnp.float32)
-        error = output - training_target(self.diffusion, z, t, noise)
+        step = denoise(self.diffusion, partial(self.module.apply, own), z, key_t, key_noise)
+        error = step.prediction - step.target
         return (jnp.abs(error) if self.loss_type == "l1" else jnp.square(error)).mean(1)
 
 

@@ -1,4 +1,4 @@
-"""Where training writes its numbers and pictures: JSONL, TensorBoard, PNG."""
+"""Numbers and pictures of a training on disk: JSONL, TensorBoard, PNG."""
 
 import json
 from collections.abc import Mapping

@@ -1,11 +1,11 @@
-"""What each network is trained to do: the loss, and what is looked at while it trains.
+"""What each network is trained to do: its loss, metrics and pictures.
 
 An objective is a frozen dataclass with three pure methods:
     loss(variables, inputs, labels, key, progress)
         -> (loss, (metrics, updated non-parameter variables))
     evaluate(variables, inputs, labels, key) -> {metric: [B]} of held-out inputs
-    picture(variables, inputs, key) -> rows of images [B, H, W, 3] to look at, or None; the last
-        row is what the network makes by itself, and its Fréchet distance is measured
+    picture(variables, inputs, key) -> rows of images [B, H, W, 3], or None; the last row is what
+        the network makes by itself, whose Fréchet distance is measured
 `inputs` are images, float32 [B, H, W, 3] in [0, 1] (codes [B, D] for the latent DPM), `labels`
 float32 [B] in the user's unit; `progress` is the share of the training that is done, 0 to 1.
 Its attributes `frozen`, the variables of other networks that evaluate and picture find among

@@ -12,10 +12,10 @@ from diffcf_jax.preemption import termination
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[int], bool]]:
-    """Gives a function of the update's number that says whether to stop after it.
+    """Yields a function that takes the number of an update and returns whether to stop after it.
 
-    It is to be asked after every update. In a run of several processes JAX notes SIGTERM, and all
-    of them are told to stop after the same update.
+    It must be called after every update. In a run of several processes JAX handles SIGTERM, and
+    all of them stop after the same update.
     """
     if parallel.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point

@@ -1,4 +1,4 @@
-"""What a training tells while it runs, and what it came to."""
+"""Progress output and final summary of a training run."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ _EVALUATED = "test/"  # before the names of what is measured on held-out images
 
 
 class Clock:
-    """Updates a second, without evaluations, saves and compilation."""
+    """Updates per second, without evaluations, saves and compilation."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
@@ -30,18 +30,18 @@ class Clock:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """The time that the block takes does not count."""
+        """Leaves out the time that the block takes."""
         self._read()
         yield
         self._since = time.monotonic()
 
     def lap(self) -> float:
-        """Updates a second since the last call."""
+        """Updates per second since the last call."""
         before, self._lap = self._lap, (self._read(), self._updates)
         return _ratio(self._lap[1] - before[1], self._lap[0] - before[0])
 
     def rate(self) -> float:
-        """Updates a second of all updates."""
+        """Updates per second, of all updates."""
         return _ratio(self._updates, self._seconds)
 
     def _read(self) -> float:
@@ -51,13 +51,13 @@ class Clock:
 
 
 class Reporter:
-    """Progress bar, metrics and pictures; one process of a run has it, the others are silent.
+    """Progress bar, metrics and pictures, which one process of a run writes.
 
     Args:
         workdir: see `MetricWriter`.
         start: updates done before.
         steps: updates in all.
-        silent: tell and write nothing.
+        silent: print and write nothing.
     """
 
     def __init__(self, workdir: Path, start: int, steps: int, silent: bool):
@@ -88,7 +88,7 @@ class Reporter:
     def evaluated(
         self, step: int, metrics: Mapping[str, float], rows: list[np.ndarray] | None
     ) -> None:
-        """Writes and tells what was measured on held-out images, and pictures of some of them."""
+        """Writes and prints what was measured on held-out images, and pictures of some of them."""
         if self._writer:
             self._writer.scalars(step, {_EVALUATED + name: v for name, v in metrics.items()})
             if rows is not None:
@@ -112,15 +112,15 @@ def last_evaluation(workdir: Path, step: int) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a training came to.
+    """Final summary of a training run.
 
     Attributes:
-        workdir: where everything is.
+        workdir: the folder of all files.
         step: updates done.
         seconds: of this run.
         images_per_second: of the updates of this run; 0 if there were none.
         flops_per_second: of all devices, see `count_flops`.
-        flop_utilisation: share of the devices' peak in bfloat16; None where it is not known.
+        flop_utilisation: share of the devices' peak in bfloat16; None where that is not known.
         metrics: the last evaluation.
         best: `step` and `metrics` of the best one.
         judged_by: the metric that chooses it.

@@ -23,24 +23,24 @@ class RegressionObjective:
 
     The network predicts (y - mean) / scale of a label y, which is what the loss compares.
 
-    A regressor that tiny changes of the background can move tells little about its subject, and
-    pixel-space counterfactuals of it edit the background. Fast adversarial training (Wong et al.,
-    2020) takes that away: each image is moved by at most its own share of `adversarial` a pixel,
-    from a random start along the sign of the gradient. The radius grows over the first half of
-    the training; a fresh network learns nothing from the full one.
+    Where tiny changes of the background move a prediction, pixel-space counterfactuals edit the
+    background. Fast adversarial training (Wong et al., 2020) prevents that: each pixel changes by
+    at most a random share of `adversarial`, drawn per image, from a random start along the sign of
+    the gradient. The bound grows over the first half of the training; a fresh network learns
+    nothing from the full one.
 
     Attributes:
         module: the regressor.
-        loss_type: "mse", or "l1", whose best prediction is the median of what a label can be
-            instead of its mean: closer where labels pile up at an end of their range.
+        loss_type: "mse", or "l1", whose best prediction is the median of the possible labels
+            instead of their mean: closer where labels cluster at an end of their range.
         mean: of the labels, in the user's unit.
         scale: their standard deviation, in the user's unit.
         adversarial: the largest change of a pixel, in [0, 1]; 0 trains on clean images.
-        freeze_features: train the head only. The features see running statistics in their batch
-            norm, as they will when they are used, and nothing in them changes.
-        freeze_norm: train everything on running statistics, which stay as they are. Those of a
-            batch are another scale for every batch, a noise that bounds how precise a regressor
-            gets; a last training without it takes that away.
+        freeze_features: train the head only. Batch norm uses its running statistics, as it does
+            after the training, and the features stay as they are.
+        freeze_norm: train everything on the running statistics, which stay as they are. The
+            statistics of a batch are a noise that bounds the precision of a regressor; a last
+            training on the running ones removes it.
     """
 
     module: nn.Module

@@ -21,7 +21,7 @@ class TrainState:
     Attributes:
         step: updates done so far.
         variables: the network's variables.
-        ema: their exponential moving average, which is what gets used afterwards.
+        ema: their exponential moving average, the network that a training returns.
         opt_state: of the optimiser.
     """
 

@@ -10,12 +10,13 @@ from diffcf_jax.training.augment import (
     random_rolls,
     random_tiles,
 )
+from diffcf_jax.training.config import Augmentation
 
 
 def test_augmentations_move_pixels_only():
     images = jax.random.uniform(jax.random.key(0), (16, 5, 6, 3))
     for change in (random_flips, random_mirror, random_rolls):
-        moved = change(images, jax.random.key(1))
+        moved = jax.jit(change)(images, jax.random.key(1))
         np.testing.assert_allclose(
             jnp.sort(moved.reshape(16, -1)), jnp.sort(images.reshape(16, -1))
         )
@@ -26,7 +27,8 @@ def test_directions():
     images = jax.random.uniform(jax.random.key(0), (32, 5, 6, 3))
     for change, wanted in ((random_flips, {0, 1, 2, 3}), (random_mirror, {0, 1})):
         kinds = set()
-        for before, after in zip(images, change(images, jax.random.key(1)), strict=True):
+        changed = jax.jit(change)(images, jax.random.key(1))
+        for before, after in zip(np.asarray(images), np.asarray(changed), strict=True):
             options = [before, before[:, ::-1], before[::-1], before[::-1, ::-1]]
             kinds |= {i for i, option in enumerate(options) if np.array_equal(option, after)}
         assert kinds == wanted
@@ -34,7 +36,7 @@ def test_directions():
 
 def test_colors_change_the_named_channels_only():
     images = jnp.full((64, 16, 16, 3), 0.5)
-    changed = random_colors(images, jax.random.key(0), (0.0, 0.2, 0.1))
+    changed = jax.jit(random_colors)(images, jax.random.key(0), (0.0, 0.2, 0.1))
     np.testing.assert_array_equal(changed[..., 0], images[..., 0])
     spread = changed.std((0, 1, 2))
     assert 0.05 < spread[2] < spread[1] < 0.3
@@ -44,7 +46,7 @@ def test_colors_change_the_named_channels_only():
 
 def test_tiles_keep_the_mean_of_every_8x8_square():
     images = jnp.full((16, 32, 24, 3), 0.5)
-    changed = np.asarray(random_tiles(images, jax.random.key(0), 0.3))
+    changed = np.asarray(jax.jit(random_tiles)(images, jax.random.key(0), 0.3))
     squares = np.lib.stride_tricks.sliding_window_view(changed, (8, 8), axis=(1, 2))
     np.testing.assert_allclose(squares.mean((-2, -1)), 0.5, atol=1e-5)
     spread = changed.std(axis=(1, 2, 3))
@@ -52,7 +54,9 @@ def test_tiles_keep_the_mean_of_every_8x8_square():
 
 
 def test_options():
-    images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
-    same = augment(images, jax.random.key(1), {"flips": False})
-    np.testing.assert_array_equal(same, images)
-    assert not np.array_equal(augment(images, jax.random.key(1), {"rolls": True}), images)
+    images, key = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3)), jax.random.key(1)
+    changing = jax.jit(augment, static_argnums=2)
+    np.testing.assert_array_equal(changing(images, key, Augmentation()), images)
+    for name, value in (("rolls", True), ("color_noise", (0.1, 0.1, 0.1)), ("tile_noise", 0.1)):
+        changed = changing(images, key, Augmentation(**{name: value}))
+        assert not np.array_equal(changed, images), name
