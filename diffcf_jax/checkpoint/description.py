@@ -77,7 +77,7 @@ def _check_arguments(module: type[nn.Module], arguments: Any, where: str) -> Non
             raise UserError(
                 f"The {where} arguments do not fit a {module.__name__}: there is no {name[:100]!r}."
             )
-        if not _fits(value, hints[name]):
+        if not _fits(name, value, hints[name]):
             raise UserError(f"{where}.{name} is {_shown(value)} instead of {_words(hints[name])}.")
         depth = value if isinstance(value, Sequence) else [value]
         if name in _DEPTHS and sum(depth) > _DEEPEST:
@@ -102,11 +102,11 @@ def _check_diffusion(diffusion: Any) -> None:
         raise UserError(f"diffusion describes no process: {str(error)[:200]}.") from None
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a JSON file may be given to an argument with a type hint."""
+def _fits(name: str, value: Any, hint: Any) -> bool:
+    """Whether a value of a JSON file may be given to an argument of that name and type hint."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
+        return any(_fits(name, value, part) for part in parts)
     if origin is Sequence:
         # Widths may be halves, as 0.5 times the channels.
         return (
@@ -117,7 +117,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return _is_whole(value, 0)
+        return _is_whole(value, 0 if name == "stem_padding" else 1)
     if hint is float:
         return _is_finite(value)
     if hint is types.NoneType:
