@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from diffcf_jax import chips, parallel
-from diffcf_jax.checkpoint.network import Network
+from diffcf_jax.checkpoint.network import Network, fingerprint
 from diffcf_jax.counterfactual.batching import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.open import open_data
@@ -45,7 +45,6 @@ from diffcf_jax.results.workdir import (
     check_complete,
     check_config,
     check_shared,
-    fingerprint,
     locked,
     start_over,
     write_config,

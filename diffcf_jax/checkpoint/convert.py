@@ -20,12 +20,14 @@ import numpy as np
 from absl import flags
 
 from diffcf_jax import cli, shipped
+from diffcf_jax.checkpoint.description import check_description
 from diffcf_jax.checkpoint.network import abstract_variables
 from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
 from diffcf_jax.checkpoint.store import save_network
-from diffcf_jax.checkpoint.torch_keys import read_variables
+from diffcf_jax.checkpoint.torch_keys import leaves, read_variables, torch_key, unwrapped
 from diffcf_jax.checkpoint.torch_reader import read_state_dict
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import check_regular_file
 
 
 def describe_unconverted(arguments: str) -> dict[str, Any]:
@@ -62,23 +64,34 @@ def import_network(
         UserError: a flag is unknown or does not fit, or weights are missing, extra or misshapen.
     """
     known, describe = ORIGINALS[kind]
+    state_dict = unwrapped(state_dict)
     flags = {name: _typed(kind, known, name, value) for name, value in (flags or {}).items()}
     try:
         description = describe(flags, state_dict)
-    except (KeyError, ValueError, IndexError) as error:
+    except UserError:
+        raise
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise UserError(
-            f"{source} is no {kind}: it lacks the weight {error}; give the --kind that fits it."
+            f"{source} is no {kind}: it lacks the weight {str(error)[:200]}; give the --kind that "
+            "fits it."
         ) from None
     description["training"] = {"converted": kind}
     try:
+        check_description(description)
         expected = abstract_variables(description)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"The flags describe no {kind} that can be built: {error}.") from None
+    except UserError as error:
+        raise UserError(f"These flags do not fit a {kind}: {error}") from None
     variables, problems = read_variables(kind, state_dict, expected)
     if variables is None:
         raise UserError(
             f"{source} does not fit --kind {kind} with these flags, nothing was written: "
             f"{_listed(problems)}."
+        )
+    broken = [torch_key(kind, path) for path, a in leaves(variables) if not np.isfinite(a).all()]
+    if broken:
+        raise UserError(
+            f"{source} has weights that are not finite in float32, nothing was written: "
+            f"{_listed({'such weights': broken})}."
         )
     return description, variables
 
@@ -106,9 +119,10 @@ def read_flags(
     if text is not None:
         flags.update(_split_flags(text))
     if json_file is not None:
+        check_regular_file(json_file, 1 << 24)
         try:
             given = json.loads(json_file.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{json_file} cannot be read as JSON: {error}.") from None
         if not isinstance(given, dict):
             raise UserError(f"{json_file} must hold a JSON object of flags.")
@@ -182,7 +196,8 @@ def _listed(problems: Mapping[str, Sequence[str]], most: int = 20) -> str:
     for what, keys in problems.items():
         if keys:
             more = ", ..." if len(keys) > most else ""
-            parts.append(f"{len(keys)} {what} ({', '.join(keys[:most])}{more})")
+            named = ", ".join(key if len(key) <= 150 else f"{key[:150]}..." for key in keys[:most])
+            parts.append(f"{len(keys)} {what} ({named}{more})")
     return "; ".join(parts)
 
 

@@ -1,41 +1,45 @@
 """What a network directory describes: a linen module, its variables, how it is to be used."""
 
 import dataclasses
+import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from diffcf_jax.checkpoint.description import MODULES, REGRESSORS
 from diffcf_jax.errors import UserError
-from diffcf_jax.models.caffe_resnet import CaffeResNet
-from diffcf_jax.models.densenet import DenseNet
-from diffcf_jax.models.diffae import DiffAE
-from diffcf_jax.models.latent_dpm import LatentDPM
-from diffcf_jax.models.resnet import ResNet
 from diffcf_jax.models.unet import UNet
 
-MODULES = {
-    "ddpm": UNet,
-    "diffae": DiffAE,
-    "latent_dpm": LatentDPM,
-    "resnet": ResNet,
-    "densenet": DenseNet,
-    "caffe_resnet": CaffeResNet,
-}
-REGRESSORS = ("resnet", "densenet")
+__all__ = [
+    "MODULES",
+    "REGRESSORS",
+    "Network",
+    "abstract_variables",
+    "build_module",
+    "fingerprint",
+    "init_variables",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A module with its variables.
+    """A generator or regressor: a linen module with its variables and what its numbers mean.
+
+    Generators (kinds "ddpm", "diffae", "latent_dpm") work on images in [-1, 1], float32
+    [B, H, W, 3]. Regressors ("resnet", "densenet") take images in [0, 1] and predict
+    `(y - mean) / scale`, float32 [B], of a label y in `unit`. `diffcf_jax.load_network` reads one
+    from a directory, `module.apply(variables, ...)` runs it.
 
     Attributes:
         description: as in network.json: `kind` (a key of `MODULES`), `model` (the module's
-            arguments), `diffusion` (arguments of `make_diffusion`, for generators), `image_size`,
-            `unit`, `mean` and `scale` (a regressor predicts `(y - mean) / scale` of a label y in
-            that unit), `training` (how it was made).
+            arguments), `diffusion` (arguments of `make_diffusion`, for generators), `image_size`
+            (in pixels), `unit`, `mean` and `scale` (for regressors), `training` (how it was made),
+            `digest` (`fingerprint` of the variables that were saved).
         module: the linen module.
         variables: what `module.apply` takes first.
     """
@@ -49,9 +53,28 @@ class Network:
         """What the network is, a key of `MODULES`."""
         return self.description["kind"]
 
+    def __repr__(self) -> str:
+        size, unit = self.description["image_size"], self.description.get("unit")
+        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.variables))
+        parts = [self.kind, f"{count:,} parameters"]
+        if size is not None:
+            parts.insert(1, f"{size}x{size} pixels")
+        if unit:
+            parts.append(f"in {unit}")
+        return f"Network({', '.join(parts)})"
+
+
+def fingerprint(variables: Any) -> str:
+    """Return a hash of a tree of arrays, the same wherever they are loaded from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
 
 def build_module(description: Mapping[str, Any]) -> nn.Module:
-    """Makes the module that a description names.
+    """Make the module that a description names.
 
     Raises:
         UserError: the kind or one of its arguments is unknown.
@@ -66,7 +89,7 @@ def build_module(description: Mapping[str, Any]) -> nn.Module:
 
 
 def init_variables(description: Mapping[str, Any], key: jax.Array) -> Any:
-    """Initialises the variables of the described network."""
+    """Initialise the variables of the described network."""
     module = build_module(description)
     t = jnp.zeros((1,), jnp.int32)
     if description["kind"] == "latent_dpm":
@@ -79,12 +102,24 @@ def init_variables(description: Mapping[str, Any], key: jax.Array) -> Any:
 
 
 def abstract_variables(description: Mapping[str, Any]) -> Any:
-    """The shapes and dtypes of the described network's variables."""
-    return jax.eval_shape(lambda key: init_variables(description, key), jax.random.key(0))
+    """Return the shapes and dtypes of the described network's variables.
+
+    Raises:
+        UserError: the arguments describe no network that can be built.
+    """
+    try:
+        return jax.eval_shape(lambda key: init_variables(description, key), jax.random.key(0))
+    except UserError:
+        raise
+    except Exception as error:  # Flax and JAX find out in many ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f"The model arguments describe no {description['kind']} that can be built: {reason}"
+        ) from None
 
 
 def _check_size(description: Mapping[str, Any]) -> None:
-    """Refuses an image that a UNet cannot halve at every level and put together again."""
+    """Refuse an image that a UNet cannot halve at every level and put together again."""
     model = description["model"].get("unet", description["model"])
     if description["kind"] in ("ddpm", "diffae"):
         levels = len(model.get("channel_mult", UNet.channel_mult))

@@ -235,12 +235,15 @@ def describe_densenet(flags: Flags, state_dict: StateDict) -> Description:
     model = _densenet_model(_shapes(state_dict, prefix))
     for name in ("mu", "sigma"):
         if f"model.{name}" in state_dict:
-            model[name] = [float(v) for v in state_dict[f"model.{name}"].ravel()]
+            values = state_dict[f"model.{name}"]
+            if values.size != 3 or not np.isfinite(values.astype(np.float32)).all():
+                raise UserError(f"The weight model.{name} must be three finite numbers.")
+            model[name] = [float(v) for v in values.ravel()]
     return {"kind": "densenet", "model": model, **_label(flags)}
 
 
 def describe_steex(flags: Flags, state_dict: StateDict) -> Description:
-    """Describe STEEX's classifier: one logit a class of images normalised by 0.5 and 0.5."""
+    """Describe STEEX's classifier: one logit per class of images normalised by 0.5 and 0.5."""
     model = _densenet_model(_shapes(state_dict, "feat_extract.feat_extract.features."))
     model["outputs"] = state_dict["classifier.weight"].shape[0]
     return {"kind": "densenet", "model": model, "image_size": 256}

@@ -7,27 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
 from diffcf_jax import parallel
-from diffcf_jax.checkpoint.network import Network, abstract_variables, build_module
+from diffcf_jax.checkpoint.description import check_description
+from diffcf_jax.checkpoint.network import (
+    Network,
+    abstract_variables,
+    build_module,
+    fingerprint,
+)
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import check_regular_file
 from diffcf_jax.shipped import command, find_checkpoint
 
 FORMAT = 1
-_REQUIRED = ("format", "kind", "model", "image_size")
+_HINT = "copy or train the checkpoint again"
+_MOST_BYTES = 1 << 24  # of a network.json
 
 
 def save_network(directory: str | os.PathLike, description: dict, variables: Any) -> None:
-    """Writes a network directory: `network.json` and the variables in `params/`.
+    """Write a network directory: `network.json` and the variables in `params/`.
 
     The directory appears whole or not at all; an older network of that name is replaced. In a run
     of several processes all of them must call this.
 
     Args:
         directory: where to.
-        description: see `Network.description`; `format` is added.
+        description: see `Network.description`; `format` and `digest` are added.
         variables: what `module.apply` takes first.
 
     Raises:
@@ -45,7 +54,8 @@ def save_network(directory: str | os.PathLike, description: dict, variables: Any
         return
     # Orbax notes where it wrote to, which is wrong as soon as the directory moves.
     (partial / "params" / "commit_success.txt").unlink(missing_ok=True)
-    text = json.dumps({"format": FORMAT, **description}, indent=2)
+    described = {"format": FORMAT, **description, "digest": fingerprint(variables)}
+    text = json.dumps(described, indent=2)
     (partial / "network.json").write_text(text + "\n")
     older = _older(directory)
     shutil.rmtree(older, ignore_errors=True)
@@ -56,58 +66,89 @@ def save_network(directory: str | os.PathLike, description: dict, variables: Any
 
 
 def recover_network(directory: Path) -> None:
-    """Brings a network back that `save_network` was about to replace when it was killed."""
+    """Bring a network back that `save_network` was about to replace when it was killed."""
     if not directory.exists() and _older(directory).exists():
         _older(directory).rename(directory)
 
 
 def load_network(directory: str | os.PathLike) -> Network:
-    """Reads a network directory.
+    """Read a network directory.
 
     Raises:
-        UserError: it is missing, truncated, of another format, or does not hold the variables of
-            the network that its `network.json` describes.
+        UserError: it is missing, damaged, of another format, does not hold the variables that its
+            `network.json` describes, or holds values that are not finite.
     """
     directory = find_checkpoint(directory)
+    params = directory / "params"
     description = read_description(directory)
-    module = build_module(description)
-    wanted = abstract_variables(description)
-    hint = "copy or train the checkpoint again"
-    with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.metadata(directory / "params").item_metadata
-        if found is None:
-            raise UserError(f"The checkpoint {directory / 'params'} cannot be read; {hint}.")
-        differences = _differences(_shapes(wanted), _shapes(found.tree))
-        if differences:
-            raise UserError(
-                f"{directory / 'params'} holds another network than its network.json describes "
-                f"({differences}); give the checkpoint that belongs to it."
-            )
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), wanted
-        )
-        try:
-            variables = checkpointer.restore(directory / "params", target)
-        except Exception:  # what it says is of arrays and slices, not of files
-            raise UserError(f"The checkpoint {directory / 'params'} is damaged; {hint}.") from None
+    try:
+        module, wanted = build_module(description), abstract_variables(description)
+    except UserError as error:
+        raise UserError(f"{directory / 'network.json'}: {error}") from None
+    variables = _read_variables(params, wanted)
+    if "digest" not in description:
+        logging.warning("%s has no digest in its network.json; its values are not checked.", params)
+    elif description["digest"] != fingerprint(variables):
+        raise UserError(f"The checkpoint {params} is damaged; {_HINT}.")
+    if (name := _non_finite(variables)) is not None:
+        raise UserError(f"{params} has values of {name} that are not finite; {_HINT}.")
     return Network(description, module, variables)
 
 
+def _read_variables(params: Path, wanted: Any) -> Any:
+    """Read variables of the wanted shapes."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), wanted
+    )
+    _check_files(params)
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            found = checkpointer.metadata(params).item_metadata.tree
+            differences = _differences(wanted, found)
+        except Exception:  # what Orbax says is of keys and arrays, not of files
+            raise UserError(f"The checkpoint {params} cannot be read; {_HINT}.") from None
+        if differences:
+            raise UserError(
+                f"{params} does not match its network.json ({differences}); give the checkpoint "
+                "that belongs to it."
+            )
+        try:
+            return checkpointer.restore(params, target)
+        except Exception:
+            raise UserError(f"The checkpoint {params} is damaged; {_HINT}.") from None
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse pipes and devices, at whose end Orbax would wait for ever."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            check_regular_file(Path(path, name))
+
+
+def _non_finite(variables: Any) -> str | None:
+    """Name an array with values that are not finite, if there is one."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not np.isfinite(leaf).all():
+            return "/".join(str(key.key) for key in path)
+    return None
+
+
 def training_checkpoints(directory: str | os.PathLike, keep: int = 2) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a training run, of which the newest `keep` stay."""
+    """Open the checkpoints of a training run, of which the newest `keep` stay."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     handler = ocp.StandardCheckpointHandler()  # which `restore_state` asks what there is
     return ocp.CheckpointManager(Path(directory).absolute(), options=options, item_handlers=handler)
 
 
 def save_state(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Saves a training state in the background; a save that is interrupted leaves no trace."""
-    checkpoints.save(step, args=ocp.args.StandardSave(state))
+    """Save a training state in the background; a save that is interrupted leaves no trace."""
+    digest = {"digest": fingerprint(state)}
+    checkpoints.save(step, args=ocp.args.StandardSave(state), custom_metadata=digest)
 
 
 def restore_state(checkpoints: ocp.CheckpointManager, like: Any) -> Any:
-    """Restores the newest training state that is whole, in the structure and sharding of `like`.
+    """Restore the newest training state that is whole, in the structure and sharding of `like`.
 
     Damaged ones are put aside, so that their steps can be saved again. Returns `like` itself when
     there is no state yet.
@@ -136,29 +177,35 @@ def restore_state(checkpoints: ocp.CheckpointManager, like: Any) -> Any:
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Reads what a network directory says of its network.
+    """Read what a network directory says of its network.
 
     Raises:
         UserError: it is missing, or of another format.
     """
     path = directory / "network.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(
             f"There is no network at {directory.absolute()}: {path.name} is missing; give a "
             f"directory that {command('train')} or {command('convert')} wrote."
         )
+    check_regular_file(path, _MOST_BYTES)
     try:
         description = json.loads(path.read_text())
-        missing = [key for key in _REQUIRED if key not in description]
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); copy the checkpoint again.") from None
-    if missing:
-        raise UserError(f"{path} lacks the keys {', '.join(missing)}; copy the checkpoint again.")
-    if description["format"] != FORMAT:
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error)[:200]
+        raise UserError(f"{path} is not valid JSON ({reason}); {_HINT}.") from None
+    found = description.get("format") if isinstance(description, dict) else None
+    if type(found) is int and found != FORMAT:
         raise UserError(
-            f"{path} has format {description['format']}, this version reads {FORMAT}; "
-            "install the version of diffcf_jax that wrote it."
+            f"{path} has format {found}, this version reads {FORMAT}; install the version of "
+            "diffcf_jax that wrote it."
         )
+    try:
+        check_description(description)
+    except UserError as error:
+        raise UserError(f"{path}: {error} Copy or train the checkpoint again.") from None
+    if found != FORMAT:
+        raise UserError(f"{path} has no whole number as its format; {_HINT}.")
     return description
 
 
@@ -169,12 +216,16 @@ def _older(directory: Path) -> Path:
 def _restore(
     checkpoints: ocp.CheckpointManager, step: int, folder: Path, target: Any
 ) -> Any | None:
-    """A training state; None if it is damaged."""
+    """Return a training state, None if it is damaged."""
     try:
-        found = checkpoints.item_metadata(step)
-        differences = _differences(_shapes(target), _shapes(found.tree))
+        _check_files(folder)
+        differences = _differences(target, checkpoints.item_metadata(step).tree)
         if not differences:
-            return checkpoints.restore(step, args=ocp.args.StandardRestore(target))
+            state = checkpoints.restore(step, args=ocp.args.StandardRestore(target))
+            digest = (checkpoints.metadata(step).custom_metadata or {}).get("digest")
+            if digest not in (None, fingerprint(state)):
+                raise ValueError("its values are not those that were saved")
+            return state
     except Exception as error:  # damage shows as errors of every kind
         logging.warning("The checkpoint %s cannot be read: %s", folder, _first_line(error))
         return None
@@ -194,21 +245,26 @@ def _put_aside(damaged: list[Path]) -> None:
     parallel.wait_for_all("damaged checkpoints are put aside")
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+def _forms(tree: Any) -> dict[str, str]:
+    """Return type and shape of each array, such as "float32[3,3]", by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        "/".join(str(getattr(k, "key", k)).lstrip(".") for k in path): tuple(leaf.shape)
+        "/".join(str(getattr(k, "key", k)).lstrip(".") for k in path): (
+            f"{np.dtype(leaf.dtype)}[{','.join(map(str, leaf.shape))}]"
+        )
         for path, leaf in leaves
     }
 
 
-def _differences(wanted: dict[str, tuple], found: dict[str, tuple]) -> str:
+def _differences(wanted: Any, found: Any) -> str:
+    """Say in which arrays two trees differ, empty if in none."""
+    wanted, found = _forms(wanted), _forms(found)
     problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
-    problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
+    problems += [f"unexpected {name[:100]}" for name in found.keys() - wanted.keys()]
     problems += [
-        f"{name} has shape {found[name]} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
+        f"{name} is {found[name]} instead of {form}"
+        for name, form in wanted.items()
+        if name in found and found[name] != form
     ]
     more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
     return "; ".join(sorted(problems)[:5]) + more

@@ -172,6 +172,18 @@ def read_variables(
     return variables, problems
 
 
+def unwrapped(state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Drop the names by which PyTorch's wrappers mark the weights of the module that they wrap.
+
+    `torch.compile` puts "_orig_mod." before the names, `DataParallel` "module.", below the name of
+    whatever holds the wrapped module.
+    """
+    names = {key: re.sub(r"(^|(?<=\.))(_orig_mod|module)\.", "", key) for key in state_dict}
+    if len(set(names.values())) < len(names):
+        return state_dict  # not wrappers: the names mean different weights
+    return {names[key]: array for key, array in state_dict.items()}
+
+
 def write_state_dict(kind: str, variables: Any) -> dict[str, np.ndarray]:
     """Name and lay out a network's variables as the original does, with every key that it has.
 

@@ -1,15 +1,11 @@
 """A results folder belongs to one config: what its results were made with, and who writes it."""
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
-import numpy as np
 
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import cannot_write, make_folder, strict_json, write_file
@@ -31,15 +27,6 @@ MAY_CHANGE = (
     "batch_size", "oracle", "data.limit", "data.convert", "method.remat", "generator",
     "regressor.checkpoint", "regressor.original", "regressor.convert",
 )  # fmt: skip
-
-
-def fingerprint(variables: Any) -> str:
-    """A hash of a network's parameters, the same wherever they are loaded from."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def check_config(workdir: Path, config: Mapping[str, Any]) -> None:

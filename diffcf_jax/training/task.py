@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffcf_jax.checkpoint.network import REGRESSORS, Network, build_module
+from diffcf_jax.checkpoint.network import REGRESSORS, Network, build_module, fingerprint
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.loader import note_skipped, read_rows
 from diffcf_jax.data.open import open_training_data
 from diffcf_jax.errors import UserError
-from diffcf_jax.results.workdir import fingerprint
 from diffcf_jax.sampling import code_channels
 from diffcf_jax.training.augment import augment
 from diffcf_jax.training.config import TrainConfig

@@ -232,3 +232,48 @@ def test_nothing_else_is_overwritten(tmp_path, capsys):
 def test_an_unknown_kind_names_itself():
     with pytest.raises(UserError, match="no flag"):
         import_network("mnac", {}, {"image_size": 3})
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_names_of_wrappers_are_dropped(wrapper):
+    plain = random_state_dict("ddpm", TINY)
+    _, expected = import_network("ddpm", plain, TINY)
+    wrapped = {wrapper + key: value for key, value in plain.items()}
+    _, variables = import_network("ddpm", wrapped, TINY)
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+
+
+def test_names_of_wrappers_below_others_are_dropped():
+    whole = read_state_dict(FORMATS / "resnet.ckpt")
+    inside = {key.replace("model.", "model._orig_mod.", 1): value for key, value in whole.items()}
+    assert inside.keys() != whole.keys()
+    _, expected = import_network("resnet-regressor", whole)
+    _, variables = import_network("resnet-regressor", inside)
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+    # Where both names are there they mean different weights.
+    with pytest.raises(UserError, match="extra"):
+        import_network("resnet-regressor", whole | inside)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e39])
+def test_weights_that_are_not_finite_are_refused_by_name(value):
+    state_dict = random_state_dict("ddpm", TINY)
+    broken = state_dict["out.2.weight"].astype(np.float64)
+    broken[0, 0, 0, 0] = value
+    with pytest.raises(UserError, match=r"not finite in float32.*\(out\.2\.weight\)"):
+        import_network("ddpm", state_dict | {"out.2.weight": broken}, TINY)
+
+
+def test_names_of_any_length_and_shapes_of_any_depth():
+    state_dict = random_state_dict("ddpm", TINY)
+    with pytest.raises(UserError) as caught:
+        import_network("ddpm", state_dict | {"x" * 50_000_000: np.zeros(1)}, TINY)
+    assert len(str(caught.value)) < 500
+    deep = read_state_dict(FORMATS / "resnet.ckpt")
+    deep |= {f"model.layer1.{i}.conv2.weight": np.zeros(1) for i in range(100_000)}
+    with pytest.raises(UserError, match="deeper than"):
+        import_network("resnet-regressor", deep)
+    mu = {"model.mu": np.full((1, 3, 1, 1), np.nan)}
+    densenet = read_state_dict(FORMATS / "legacy_densenet.tar")
+    with pytest.raises(UserError, match="model.mu must be three finite numbers"):
+        import_network("densenet-regressor", densenet | mu)
