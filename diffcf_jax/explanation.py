@@ -14,9 +14,10 @@ from diffcf_jax.files import read_image, to_uint8
 from diffcf_jax.report.html import read_summary, write_report
 from diffcf_jax.results.log import read_results, write_results
 from diffcf_jax.results.summary import environment, summarise, write_summary
-from diffcf_jax.results.workdir import check_config, locked, write_config
+from diffcf_jax.results.workdir import check_config
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.units import Unit
+from diffcf_jax.workdir import locked, write_config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,7 +22,6 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.explainer import Explainer
 from diffcf_jax.explanation import is_finite, not_finite, stop_reason
-from diffcf_jax.files import strict_json
 from diffcf_jax.inputs import (
     load_networks,
     naming_option,
@@ -30,6 +29,7 @@ from diffcf_jax.inputs import (
     parse_method,
     parse_targets,
 )
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.preemption import termination
 from diffcf_jax.progress import Progress
 from diffcf_jax.report.html import write_report
@@ -46,12 +46,11 @@ from diffcf_jax.results.workdir import (
     check_config,
     check_shared,
     fingerprint,
-    locked,
     start_over,
-    write_config,
 )
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.units import unit_of
+from diffcf_jax.workdir import locked, write_config
 
 
 def run(

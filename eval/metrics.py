@@ -36,7 +36,8 @@ from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.squares import background_color, inner_square_color
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_image, strict_json, write_file
+from diffcf_jax.files import read_image, write_file
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.html import read_summary
 from diffcf_jax.results.log import read_results
 from diffcf_jax.results.summary import Interval, bootstrap_mean, metrics_csv, with_unit

@@ -15,10 +15,10 @@ from diffcf_jax.counterfactual.batching import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.results.log import read_results
-from diffcf_jax.results.workdir import locked
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
+from diffcf_jax.workdir import locked
 from tests import tiny
 from tests.counterfactual import methods
 

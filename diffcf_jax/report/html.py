@@ -16,7 +16,8 @@ from typing import Any
 from PIL import Image
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_image, strict_json, write_file
+from diffcf_jax.files import read_image, write_file
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import curve_svg, overview_svg
 from diffcf_jax.results.log import RESULTS, read_results
 from diffcf_jax.results.summary import Interval, distance

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from diffcf_jax.files import strict_json, write_file
+from diffcf_jax.files import write_file
+from diffcf_jax.jsonfile import strict_json
 
 # "mean", "low", "high", "n", and "unit" where the values have one
 Interval = dict[str, float | int | str | None]

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from diffcf_jax.files import encode_png, strict_json, write_file
+from diffcf_jax.files import encode_png, write_file
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import ticks
 
 Points = Sequence[tuple[float, float]]
