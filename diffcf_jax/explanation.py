@@ -11,9 +11,9 @@ from diffcf_jax.counterfactual.types import Counterfactual, Stop
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, to_uint8
-from diffcf_jax.report.html import read_summary, write_report
+from diffcf_jax.report.html import write_report
 from diffcf_jax.results.log import read_results, write_results
-from diffcf_jax.results.summary import environment, summarise, write_summary
+from diffcf_jax.results.summary import environment, read_summary, summarise, write_summary
 from diffcf_jax.results.workdir import check_config
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.units import Unit

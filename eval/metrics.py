@@ -38,9 +38,14 @@ from diffcf_jax.data.squares import background_color, inner_square_color
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
-from diffcf_jax.report.html import read_summary
 from diffcf_jax.results.log import read_results
-from diffcf_jax.results.summary import Interval, bootstrap_mean, metrics_csv, with_unit
+from diffcf_jax.results.summary import (
+    Interval,
+    bootstrap_mean,
+    metrics_csv,
+    read_summary,
+    with_unit,
+)
 from diffcf_jax.units import unit_of
 
 BATCH_SIZE = 64

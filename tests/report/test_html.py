@@ -12,8 +12,10 @@ from PIL import Image
 
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
-from diffcf_jax.report import ResultWriter, read_results, summarise, write_report, write_summary
-from diffcf_jax.report.html import _digits
+from diffcf_jax.report.html import _digits, write_report
+from diffcf_jax.results.log import read_results
+from diffcf_jax.results.summary import summarise, write_summary
+from diffcf_jax.results.writer import ResultWriter
 
 EVIL = '<img src=x onerror="alert(1)">&.png'
 
