@@ -36,9 +36,9 @@ _METRICS = {  # name in summary.json -> (label, what it is)
         "Reconstruction gap",
         "|prediction for the reconstruction − prediction before|",
     ),
-    "iterations": ("Iterations", "optimisation steps of an image"),
+    "iterations": ("Iterations", "optimisation steps per image"),
     "pixel_change": ("Pixel change", "mean |x′ − x| over all pixels, full range 1"),
-    "seconds": ("Seconds", "time in the engine, of an image"),
+    "seconds": ("Seconds", "computing time per image"),
 }
 
 # Title, sort explanation and class of each column of the gallery.
