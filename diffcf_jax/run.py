@@ -123,9 +123,14 @@ def run(
             with Progress(*bounds, silent=parallel.process_index() > 0) as progress:
                 if wanted:
                     progress.tell(f"Targets: {_list(wanted)} {unit.name or ''}".rstrip())
-                jobs = _jobs(records, share, writer, progress, check)
+
+                def go_on() -> None:
+                    check()
+                    writer.check()
+
+                jobs = _jobs(records, share, writer, progress, go_on)
                 save = _saver(writer, explainer)
-                for event in _save_all(explainer.stream(jobs, len(share), check), save):
+                for event in _save_all(explainer.stream(jobs, len(share), go_on), save):
                     statistics = statistics.add(event)
                     _show(progress, event)
             peak = chips.peak_flops(jax.local_devices()[0])
