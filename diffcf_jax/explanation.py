@@ -11,12 +11,13 @@ from diffcf_jax.counterfactual.types import Counterfactual, Stop
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, to_uint8
-from diffcf_jax.report.html import read_summary, write_report
-from diffcf_jax.results.log import read_results, write_results
-from diffcf_jax.results.summary import environment, summarise, write_summary
-from diffcf_jax.results.workdir import check_config, locked, write_config
+from diffcf_jax.report.html import write_report
+from diffcf_jax.results.log import image_path, read_results, write_results
+from diffcf_jax.results.summary import environment, read_summary, summarise, write_summary
+from diffcf_jax.results.workdir import check_config
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.units import Unit
+from diffcf_jax.workdir import locked, write_config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ class Explanation:
         def images(key: str) -> np.ndarray:
             # As `quantize` has them: XLA and numpy divide differently in the last bit.
             table = (np.arange(256) / 255).astype(np.float32)
-            return np.stack([table[read_image(folder / row[key])] for row in rows])
+            return np.stack([table[read_image(image_path(folder, row, key))] for row in rows])
 
         def numbers(key: str) -> np.ndarray:
             values = [np.nan if row[key] is None else row[key] for row in rows]

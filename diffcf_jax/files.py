@@ -1,10 +1,16 @@
-"""Files of a results folder: written whole or not at all, images as PNG, strict JSON."""
+"""Files of a folder that belongs to a run: written whole or not at all, read with care.
 
+What is read may have been edited, torn or made by somebody else, so that reading is bounded and a
+path that a file names stays inside the file's folder.
+"""
+
+import contextlib
+import errno
+import hashlib
 import io
-import json
-import math
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +20,47 @@ from PIL import Image
 from diffcf_jax.errors import UserError
 from diffcf_jax.shipped import command
 
+MOST_BYTES = 64 << 20  # of a file that is read as text
+
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "free some space or choose another folder (what is finished stays)",
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that you may write to"
+    ),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+        "something else has that name; remove it or choose another folder",
+    ),
+    **dict.fromkeys((errno.ENOENT, errno.ESTALE), "check that the folder still exists"),
+    errno.ELOOP: "remove the link or choose another folder",
+    errno.ENAMETOOLONG: "choose a folder with a shorter path",
+}
 
 
-def write_file(path: Path, data: bytes, temporary_name: str | None = None) -> None:
+def write_file(path: Path, data: bytes, owner: str = "") -> None:
     """Writes a file such that it is complete or not there at all, even after a crash.
+
+    Args:
+        path: of the file; its folder is made where it is missing.
+        data: its content.
+        owner: keeps writers of one path apart who may write at the same time.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
     make_folder(path.parent)
-    temporary = path.with_name(temporary_name or f".{path.name}.tmp")
+    # Short, for names at the file system's limit, and always the same, so that a rerun replaces
+    # what a crash left.
+    digest = hashlib.blake2b(os.fsencode(f"{path.name}/{owner}"), digest_size=8).hexdigest()
+    temporary = path.with_name(f".{digest}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:  # never through a link
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -39,7 +72,8 @@ def write_file(path: Path, data: bytes, temporary_name: str | None = None) -> No
             finally:
                 os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error says what is wrong
+            temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -74,16 +108,85 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """The error for a file that cannot be written, with its cause and the remedy."""
-    return UserError(
-        f"cannot write {path}: {error.strerror}; free some space or choose another --workdir"
-        " (what is finished stays)"
-    )
+def cannot_write(path: Path, error: OSError | ValueError) -> UserError:
+    """The error for a file that cannot be written, with its cause and the remedy that fits it."""
+    for place in (path, *path.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            return UserError(
+                f"cannot write {path}: {place} is a link to {os.readlink(place)}, which does not "
+                "exist; make that folder or choose another one"
+            )
+    code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or error
+    remedy = _REMEDIES.get(code, "check the disk or choose another folder")
+    return UserError(f"cannot write {path}: {reason}; {remedy}")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file that something in `folder` names, with symbolic links resolved.
+
+    Raises:
+        UserError: the path leads out of the folder, or is none.
+    """
+    try:
+        root = os.path.realpath(folder)
+        path = os.path.realpath(os.path.join(root, name))
+        if path.startswith(os.path.join(root, "")) and path != root:
+            return Path(path)
+    except (OSError, ValueError):  # such as a NUL in the name
+        pass
+    raise UserError(f"{short(name)} leads out of {folder}: results name files inside it only")
+
+
+def read_bytes(path: Path, limit: int | None = MOST_BYTES, remedy: str = "check the file") -> bytes:
+    """The content of a regular file; pipes and devices, which may never end, are refused.
+
+    Args:
+        path: of the file; links are followed.
+        limit: largest size in bytes; None: any.
+        remedy: what the error advises.
+
+    Raises:
+        UserError: the file is missing, too large, cannot be read or is no regular file.
+    """
+    try:
+        # Not to wait for the other end of a pipe.
+        file = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+        with open(file, "rb") as stream:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                reason = "it is not a regular file"
+            elif limit is not None and status.st_size > limit:
+                reason = f"it has more than {limit >> 20} MB"
+            else:
+                return stream.read()
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+    raise UserError(f"cannot read {path}: {reason}; {remedy}")
+
+
+def read_text(path: Path, limit: int | None = MOST_BYTES, remedy: str = "check the file") -> str:
+    """The text of a regular file in UTF-8, see `read_bytes`.
+
+    Raises:
+        UserError: see `read_bytes`; also if it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit, remedy).decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"cannot read {path}: it is not UTF-8 at byte {error.start}; {remedy}"
+        raise UserError(message) from None
+
+
+def short(value: Any) -> str:
+    """A value of somebody's file for a message."""
+    text = ascii(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def to_uint8(image: np.ndarray, what: str) -> np.ndarray:
@@ -106,14 +209,24 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def is_whole_png(path: Path) -> bool:
-    """Whether a PNG file is there from its first to its last bytes; its pixels are not decoded."""
+    """Whether a PNG file is undamaged: each chunk has its checksum, and nothing follows the last.
+
+    Its pixels are not decoded.
+    """
     try:
-        with open(path, "rb") as file:
-            start = file.read(len(_PNG_START))
-            file.seek(-len(_PNG_END), os.SEEK_END)
-            return start == _PNG_START and file.read() == _PNG_END
-    except OSError:
+        data = read_bytes(path)
+    except UserError:
         return False
+    if not data.startswith(_PNG_START):
+        return False
+    view, start, kind = memoryview(data), len(_PNG_START), b""
+    while kind != b"IEND" and start + 12 <= len(data):
+        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+        kind = data[start + 4 : start + 8]
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        start = end + 4
+    return kind == b"IEND" and start == len(data)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -122,30 +235,10 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: it is missing or broken.
     """
+    remedy = f"run {command('explain')} again with the same --workdir"
+    data = read_bytes(path, remedy=remedy)
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             return np.asarray(image)
-    except OSError as error:
-        reason = error.strerror or "it is not a readable image"
-        raise UserError(
-            f"cannot read {path}: {reason}; run {command('explain')} again with the same --workdir"
-        ) from error
-
-
-def strict_json(value: Any, indent: int | None = None) -> str:
-    """JSON that every parser reads: NaN and infinities become null, tuples lists, paths text."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UserError(f"cannot read {path}: it is not a readable image; {remedy}") from None

@@ -22,7 +22,6 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.explainer import Explainer
 from diffcf_jax.explanation import is_finite, not_finite, stop_reason
-from diffcf_jax.files import strict_json
 from diffcf_jax.inputs import (
     load_networks,
     naming_option,
@@ -30,6 +29,7 @@ from diffcf_jax.inputs import (
     parse_method,
     parse_targets,
 )
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.preemption import termination
 from diffcf_jax.progress import Progress
 from diffcf_jax.report.html import write_report
@@ -45,12 +45,11 @@ from diffcf_jax.results.workdir import (
     check_complete,
     check_config,
     check_shared,
-    locked,
     start_over,
-    write_config,
 )
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.units import unit_of
+from diffcf_jax.workdir import locked, write_config
 
 
 def run(
@@ -123,9 +122,14 @@ def run(
             with Progress(*bounds, silent=parallel.process_index() > 0) as progress:
                 if wanted:
                     progress.tell(f"Targets: {_list(wanted)} {unit.name or ''}".rstrip())
-                jobs = _jobs(records, share, writer, progress, check)
+
+                def go_on() -> None:
+                    check()
+                    writer.check()
+
+                jobs = _jobs(records, share, writer, progress, go_on)
                 save = _saver(writer, explainer)
-                for event in _save_all(explainer.stream(jobs, len(share), check), save):
+                for event in _save_all(explainer.stream(jobs, len(share), go_on), save):
                     statistics = statistics.add(event)
                     _show(progress, event)
             peak = chips.peak_flops(jax.local_devices()[0])

@@ -36,10 +36,16 @@ from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.squares import background_color, inner_square_color
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_image, strict_json, write_file
-from diffcf_jax.report.html import read_summary
-from diffcf_jax.results.log import read_results
-from diffcf_jax.results.summary import Interval, bootstrap_mean, metrics_csv, with_unit
+from diffcf_jax.files import read_image, write_file
+from diffcf_jax.jsonfile import strict_json
+from diffcf_jax.results.log import image_path, read_results
+from diffcf_jax.results.summary import (
+    Interval,
+    bootstrap_mean,
+    metrics_csv,
+    read_summary,
+    with_unit,
+)
 from diffcf_jax.units import unit_of
 
 BATCH_SIZE = 64
@@ -116,7 +122,7 @@ def measure(
         predict_oracle: the oracle; None leaves its metrics out.
 
     Returns:
-        Metric -> one value for each row, and `change_of_prediction` for the rows with a finite
+        Metric -> one value per row, and `change_of_prediction` for the rows with a finite
         y_final. The metrics of the squares are there if every row has a square mask.
     """
     squares = all(row["square_mask"] is not None for row in rows)
@@ -127,12 +133,12 @@ def measure(
 
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
-        images = [_read_rgb(folder / row["cf"]) for row in batch]
+        images = [_read_rgb(image_path(folder, row, "cf")) for row in batch]
         target = np.array([row["target"] for row in batch], np.float32)
         if squares:
             for row, image in zip(batch, images, strict=True):
-                mask = read_image(folder / row["square_mask"]) > 127
-                original = _read_rgb(folder / row["input"])
+                mask = read_image(image_path(folder, row, "square_mask")) > 127
+                original = _read_rgb(image_path(folder, row, "input"))
                 for name, value in square_metrics(original, image, mask, row["target"]).items():
                     add(name, [value])
         y = _predict_files(predict, folder, batch, images)

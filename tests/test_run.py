@@ -10,16 +10,17 @@ from PIL import Image
 
 from diffcf_jax import ACRE
 from diffcf_jax import run as run_module
+from diffcf_jax.checkpoint.network import fingerprint
 from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.batching import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import strict_json
 from diffcf_jax.results.log import read_results
-from diffcf_jax.results.workdir import fingerprint, locked
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
+from diffcf_jax.workdir import locked
 from tests import tiny
 from tests.counterfactual import methods
 

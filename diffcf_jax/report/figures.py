@@ -4,12 +4,16 @@ The SVG elements carry classes and no colours: the style sheet of the report col
 light and a dark page.
 """
 
-import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from diffcf_jax.report.template import macros
+
+_FOLDER = Path(__file__).parent
 
 
 def heatmap(image: np.ndarray, counterfactual: np.ndarray) -> np.ndarray:
@@ -57,27 +61,19 @@ def curve_svg(curve: Sequence[float | None], target: float, threshold: float | N
     def py(y: float) -> float:
         return height - margin - (height - 2 * margin) * (y - low) / span
 
-    points = " ".join(f"{px(i):.1f},{py(y):.1f}" for i, y in known)
-    end = known[-1]
-    return (
-        f'<svg class="curve" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" '
-        f'role="img" aria-label="Prediction from {known[0][1]:.3f} to {end[1]:.3f} '
-        f'in {len(curve)} iterations, target {target:.3f}">'
-        f'<rect class="band" x="0" width="{width:g}" y="{py(target + band):.1f}" '
-        f'height="{max(py(target - band) - py(target + band), 0):.1f}"/>'
-        f'<line class="target" x1="0" x2="{width:g}" y1="{py(target):.1f}" '
-        f'y2="{py(target):.1f}"/>'
-        f'<polyline points="{points}"/>'
-        # A line of no length with round ends: a dot that stays round when the figure is stretched.
-        f'<line class="end" x1="{px(end[0]):.1f}" x2="{px(end[0]):.1f}" '
-        f'y1="{py(end[1]):.1f}" y2="{py(end[1]):.1f}"/></svg>'
-    )
+    upper, lower = py(target + band), py(target - band)
+    end, (_, first) = known[-1], known[0]
+    return macros(_FOLDER, "figures").curve(
+        width, height, first, end[1], len(curve), target,
+        band=(upper, max(lower - upper, 0)), level=py(target),
+        points=_points((px(i), py(y)) for i, y in known), end=(px(end[0]), py(end[1])),
+    )  # fmt: skip
 
 
 def overview_svg(
     results: Sequence[Mapping[str, Any]], threshold: float | None = None, unit: str | None = None
 ) -> str:
-    """Prediction against target, before (hollow) and after (filled), one pair for each result.
+    """Prediction against target, before (hollow) and after (filled), one pair per result.
 
     Args:
         results: lines of results.jsonl without errors.
@@ -102,39 +98,23 @@ def overview_svg(
     def py(value: float) -> float:
         return bottom - (bottom - top) * (value - low) / (high - low)
 
-    parts = []
-    for tick in ticks(low, high):
-        x, y, label = px(tick), py(tick), f"{tick:g}"
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="y" x="{left - 8}" y="{y + 3.5:.1f}">{label}</text>')
-        parts.append(f'<text class="x" x="{x:.1f}" y="{bottom + 17}">{label}</text>')
-    # The diagonal, and the band around it cut off at the frame by a clip path.
     band = threshold or 0.0
     corners = [(low, low - band), (high, high - band), (high, high + band), (low, low + band)]
-    outline = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in corners)
-    parts.append(
-        f'<clipPath id="frame"><rect x="{left}" y="{top}" width="{right - left}" '
-        f'height="{bottom - top}"/></clipPath>'
-        f'<polygon class="band" points="{outline}" clip-path="url(#frame)"/>'
-        f'<line class="target" x1="{px(low):.1f}" y1="{py(low):.1f}" x2="{px(high):.1f}" '
-        f'y2="{py(high):.1f}"/>'
-    )
-    for name, points, radius in (("before", before, 2.5), ("after", after, 3)):
-        parts.extend(
-            f'<circle class="{name}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="{radius}"/>'
-            for x, y in points
-        )
-    middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
-    of_unit = f" ({html.escape(unit)})" if unit else ""
-    parts.append(
-        f'<text class="x" x="{middle_x}" y="{bottom + 37}">target{of_unit}</text>'
-        f'<text class="x" transform="translate(12 {middle_y}) rotate(-90)">'
-        f"prediction{of_unit}</text>"
-    )
-    return (
-        '<svg class="overview" viewBox="0 0 480 320" role="img" aria-label="Prediction against '
-        f'target, before and after, {len(after)} results">{"".join(parts)}</svg>'
-    )
+    marks = ticks(low, high)
+    return macros(_FOLDER, "figures").overview(
+        left, right, top, bottom,
+        x_ticks=[(px(tick), f"{tick:g}") for tick in marks],
+        y_ticks=[(py(tick), f"{tick:g}") for tick in marks],
+        outline=_points((px(x), py(y)) for x, y in corners),
+        diagonal=(px(low), py(low), px(high), py(high)),
+        before=[(px(x), py(y)) for x, y in before],
+        after=[(px(x), py(y)) for x, y in after],
+        unit=unit,
+    )  # fmt: skip
+
+
+def _points(points: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -5,28 +5,56 @@ Readers see them as one; `write_results` makes them one. A line is written in on
 crash can tear only the last line of a log, and a torn line is left out.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import strict_json, write_file
+from diffcf_jax.files import inside, read_bytes, short, write_file
+from diffcf_jax.jsonfile import parse_json, strict_json
 from diffcf_jax.shipped import command
 
 RESULTS = "results.jsonl"
+IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask")  # keys that name a file
 
-_NUMBER = (int, float, type(None))
-_ERROR_KEYS = {"id": int, "name": str, "target": _NUMBER, "error": str}
+# What float32 holds, as all predictions are, and what a float counts without gaps.
+_LARGEST = 3.4028234663852886e38
+_LARGEST_COUNT = 1 << 53
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and abs(value) <= _LARGEST_COUNT
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _LARGEST
+
+
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, list) and all(y is None or _is_number(y) for y in value)
+
+
+_ERROR_KEYS = {"id": _is_count, "name": _is_text, "target": _is_number, "error": _is_text}
 _RESULT_KEYS = {
-    **{"id": int, "name": str, "target": (int, float), "y_true": _NUMBER},
-    **{"y_initial": _NUMBER, "y_reconstruction": _NUMBER, "y_final": _NUMBER},
-    **{"success": bool, "iterations": int, "reason": (str, type(None))},
-    **{"pixel_change": _NUMBER, "seconds": _NUMBER, "curve": list},
-    **{"input": str, "reconstruction": str, "cf": str, "heatmap": str},
-    "square_mask": (str, type(None)),
+    **{"id": _is_count, "name": _is_text, "target": _is_number, "y_true": _is_number},
+    **{"y_initial": _is_number, "y_reconstruction": _is_number, "y_final": _is_number},
+    **{"success": _is_flag, "iterations": _is_count, "reason": _is_text},
+    **{"pixel_change": _is_number, "seconds": _is_number, "curve": _is_curve},
+    **dict.fromkeys(IMAGES, _is_text),
+}
+_MAY_BE_NULL = {
+    *("y_true", "y_initial", "y_reconstruction", "y_final", "reason", "pixel_change", "seconds"),
+    "square_mask",
 }
 
 
@@ -87,18 +115,27 @@ def key_of(row: dict[str, Any]) -> tuple[str, float | None]:
     return (row["name"], None) if target is None else result_key(row["name"], target)
 
 
+def image_path(workdir: Path, row: Mapping[str, Any], key: str) -> Path:
+    """The file of an image that a row names.
+
+    Args:
+        workdir: the folder of the results.
+        row: of `read_results`, without an error.
+        key: one of `IMAGES`.
+
+    Raises:
+        UserError: the path leads out of the folder.
+    """
+    return inside(workdir, row[key])
+
+
 def _other_logs(workdir: str | Path) -> list[Path]:
     return sorted(Path(workdir).glob("results.*.jsonl"))
 
 
 def _read_log(path: Path, skip_broken: bool) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}; give the --workdir of a finished "
-            f"{command('explain')} run"
-        ) from error
+    remedy = f"give the --workdir of a finished {command('explain')} run"
+    lines = read_bytes(path, None, remedy).split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -110,19 +147,18 @@ def _read_log(path: Path, skip_broken: bool) -> list[dict[str, Any]]:
             raise UserError(
                 f"{path} line {number} is broken ({error}): delete that line, and its image "
                 "will be explained again"
-            ) from error
+            ) from None
     return rows
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:
-    """Raises ValueError, as json and unicode errors are, saying what is wrong."""
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("it is not a JSON object")
-    for key, types in (_ERROR_KEYS if "error" in row else _RESULT_KEYS).items():
+    """Raises ValueError, as unicode errors are, saying what is wrong."""
+    row = parse_json(line.decode())
+    is_error = "error" in row
+    for key, is_valid in (_ERROR_KEYS if is_error else _RESULT_KEYS).items():
         if key not in row:
             raise ValueError(f'"{key}" is missing')
-        value = row[key]
-        if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
-            raise ValueError(f'"{key}" has the value {value!r}')
+        null = row[key] is None and (key in _MAY_BE_NULL or (is_error and key == "target"))
+        if not null and not is_valid(row[key]):
+            raise ValueError(f'"{key}" has the value {short(row[key])}')
     return row

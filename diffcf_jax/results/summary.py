@@ -3,7 +3,6 @@
 import collections
 import csv
 import io
-import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -12,22 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from diffcf_jax.files import strict_json, write_file
+from diffcf_jax.errors import UserError
+from diffcf_jax.files import write_file
+from diffcf_jax.jsonfile import read_json, strict_json
+from diffcf_jax.shipped import command
 
 # "mean", "low", "high", "n", and "unit" where the values have one
 Interval = dict[str, float | int | str | None]
+
+_NUMBER = (int, float)
 
 
 def bootstrap_mean(
     values: Iterable[float | bool | None], resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean with its 95% interval: the 2.5 and 97.5 percentiles of resampled means.
+    """Mean with its 95% bootstrap interval by the percentile method.
 
     The n values are drawn n times with replacement, `resamples` times, always with the same
-    seed. None, NaN and infinite values are left out, and `n` says how many values were used.
+    seed; the interval is between the 2.5 and 97.5 percentiles of the means. None, NaN and infinite
+    values are left out. Where all values are equal, also if there is only one, the interval is
+    that value.
 
     Returns:
-        {"mean", "low", "high", "n"}; the first three are None when no value is left.
+        {"mean", "low", "high", "n"}, where n counts the values used; the first three are None when
+        there are none.
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
@@ -35,10 +42,15 @@ def bootstrap_mean(
     x = x[np.isfinite(x)]
     if not x.size:
         return {"mean": None, "low": None, "high": None, "n": 0}
-    random = np.random.default_rng(seed)
-    means = [x[random.integers(x.size, size=x.size)].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {"mean": float(x.mean()), "low": float(low), "high": float(high), "n": int(x.size)}
+    low = high = mean = float(x.mean())
+    if x.min() < x.max():
+        from scipy import stats  # here, because importing it takes half a second
+
+        low, high = stats.bootstrap(
+            (x,), np.mean, n_resamples=resamples, batch=max(1, 10_000_000 // x.size),
+            method="percentile", random_state=np.random.default_rng(seed),
+        ).confidence_interval  # fmt: skip
+    return {"mean": mean, "low": float(low), "high": float(high), "n": int(x.size)}
 
 
 def summarise(
@@ -154,12 +166,61 @@ def engine_figures(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
+def read_summary(workdir: str | Path) -> dict[str, Any]:
+    """Reads summary.json.
+
+    Raises:
+        UserError: it is missing, or holds something else than `summarise` returns.
+    """
+    path = Path(workdir) / "summary.json"
+    remedy = f"run {command('explain')} again with the same --workdir, which writes it at the end"
+    summary = read_json(path, remedy)
+    if wrong := _wrong_key(summary):
+        raise UserError(f'{path} is broken ("{wrong}" is missing or wrong); {remedy}')
+    return summary
+
+
+def _wrong_key(summary: Mapping[str, Any]) -> str | None:
+    """The first key of a summary that is not what `summarise` writes there."""
+    expected = {"n": _NUMBER, "errors": _NUMBER, "wall_seconds": _NUMBER, "metrics": dict}
+    expected |= {"reasons": dict, "versions": dict, "config": dict}
+    for key, kind in expected.items():
+        if not _is(summary.get(key), kind):
+            return key
+    for name, interval in summary["metrics"].items():
+        known = isinstance(interval, dict) and {"mean", "low", "high", "n"} <= interval.keys()
+        numbers = [interval[key] for key in ("mean", "low", "high")] if known else []
+        null = numbers == [None] * 3
+        if not known or not (null or all(_is(x, _NUMBER) for x in numbers)):
+            return f"metrics.{name}"
+        if not _is(interval["n"], _NUMBER) or not _is(interval.get("unit", ""), str):
+            return f"metrics.{name}"
+    if "success_rate" not in summary["metrics"]:
+        return "metrics.success_rate"
+    if not all(_is(count, _NUMBER) for count in summary["reasons"].values()):
+        return "reasons"
+    method = summary["config"].get("method")
+    if not isinstance(method, dict) or not _is(method.get("threshold"), _NUMBER):
+        return "config.method.threshold"
+    regressor = summary["config"].get("regressor") or {}
+    if not isinstance(regressor, dict) or not _is(regressor.get("unit") or "", str):
+        return "config.regressor"
+    return None
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind is _NUMBER:  # of a size that can be shown
+        return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 1e300
+    return isinstance(value, kind)
+
+
 def read_engine_figures(workdir: str | Path) -> dict[str, Any] | None:
     """What an earlier run into the folder has written down; None if there was none."""
     try:
-        return json.loads((Path(workdir) / "summary.json").read_text()).get("engine")
-    except (OSError, ValueError):
+        engine = read_json(Path(workdir) / "summary.json").get("engine")
+    except UserError:
         return None
+    return engine if isinstance(engine, dict) else None
 
 
 def distance(a: float | None, b: float | None) -> float | None:

@@ -1,24 +1,23 @@
 """A results folder belongs to one config: what its results were made with, and who writes it."""
 
 import contextlib
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import cannot_write, make_folder, strict_json, write_file
+from diffcf_jax.files import cannot_write
 from diffcf_jax.results.log import (
+    IMAGES,
     RESULTS,
+    image_path,
     key_of,
     log_path,
     read_results,
     result_key,
     write_results,
 )
-
-CONFIG = "config.json"
+from diffcf_jax.workdir import CONFIG, differences, read_config
 
 # What may differ between two runs into one folder, because it does not change the result of an
 # image: which images and targets, how many at a time, and who only looks on. Checkpoints are
@@ -41,21 +40,15 @@ def check_config(workdir: Path, config: Mapping[str, Any]) -> None:
     """
     if log_path(workdir, 0).exists() and not any("error" not in r for r in read_results(workdir)):
         return  # nothing was explained yet, so that another config may take the place
-    path = workdir / CONFIG
-    try:
-        before = json.loads(path.read_text())
-    except FileNotFoundError:
+    remedy = "give another --workdir, or --start_over to remove its results"
+    before = read_config(workdir, remedy)
+    if before is None:
         if log_path(workdir, 0).exists():
             raise UserError(
-                f"{workdir} holds results, but no {CONFIG} that tells how they were made; give "
+                f"{workdir} holds results, but no {CONFIG} that says how they were made; give "
                 "another --workdir, or --start_over to remove them."
-            ) from None
+            )
         return
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}): give another --workdir, or --start_over to remove "
-            "its results."
-        ) from None
     if differing := _differences(before, config):
         raise UserError(
             f"{workdir} holds results of another config: {differing}. Give another --workdir, or "
@@ -73,13 +66,12 @@ def check_shared(workdir: Path, config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the processes do not share the folder, or the config.
     """
-    try:
-        of_process_0 = json.loads((workdir / CONFIG).read_text())
-    except (OSError, ValueError):
+    of_process_0 = read_config(workdir)
+    if of_process_0 is None:
         raise UserError(
             f"The processes of this run do not share {workdir}: give a --workdir on a file system "
             "that all hosts see."
-        ) from None
+        )
     if differing := _differences(of_process_0, config):
         raise UserError(
             f"The processes of this run have different configs: {differing}. Give the same command "
@@ -109,28 +101,19 @@ def check_complete(
         )
 
 
-def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes config.json.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    write_file(workdir / CONFIG, (strict_json(config, indent=2) + "\n").encode())
-
-
 def start_over(workdir: Path) -> None:
-    """Removes the results of a folder and the images that they name, nothing else.
+    """Removes the results of a folder and the images in it that they name, nothing else.
 
     Raises:
         UserError: a file cannot be removed.
     """
     rows = read_results(workdir, skip_broken=True) if log_path(workdir, 0).exists() else []
-    paths = ("input", "reconstruction", "cf", "heatmap", "square_mask")
     try:
         for row in rows:  # before the log, which alone knows them
-            for key in paths:
-                if row.get(key):
-                    (workdir / row[key]).unlink(missing_ok=True)
+            for key in IMAGES:
+                with contextlib.suppress(UserError):  # a path that leads out of the folder
+                    if row.get(key) and (path := image_path(workdir, row, key)).is_file():
+                        path.unlink()
         write_results(workdir, [])
         summaries = ("summary.json", "summary.csv", "report.html", "metrics.json", "metrics.csv")
         for name in (CONFIG, *summaries):
@@ -140,55 +123,7 @@ def start_over(workdir: Path) -> None:
         raise cannot_write(workdir, error) from error
 
 
-@contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder; the lock ends with the process, however it ends.
-
-    Raises:
-        UserError: another run works in the folder, or it cannot be written.
-    """
-    make_folder(workdir)
-    path = workdir / ".lock"
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        if os.name == "posix":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"Another run works in {workdir}: wait for its end, or give another --workdir."
-                ) from None
-            except OSError:
-                pass  # a file system without locks
-        yield
-    finally:
-        os.close(file)
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def _differences(before: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The keys that lead to other results, with both values; empty where there are none."""
-    there, here = _flat(there), _flat(json.loads(strict_json(here)))
-    if bool(there.get("targets")) == bool(here.get("targets")):
-        there.pop("targets", None)  # other numbers are new results, not other ones
-        here.pop("targets", None)
-    return "; ".join(
-        f"{key} ({there.get(key)} there, {here.get(key)} here)"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
-    )
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    only_other_targets = bool(before.get("targets")) == bool(config.get("targets"))
+    return differences(before, config, (*MAY_CHANGE, *["targets"] * only_other_targets))

@@ -12,10 +12,13 @@ also after a crash.
 """
 
 import collections
+import hashlib
+import itertools
 import math
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,17 +29,28 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.files import (
     cannot_write,
     encode_png,
+    inside,
     is_whole_png,
     make_folder,
-    strict_json,
     to_uint8,
     write_file,
 )
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import heatmap
-from diffcf_jax.results.log import key_of, log_path, read_results, result_key, write_results
+from diffcf_jax.results.log import (
+    IMAGES,
+    image_path,
+    key_of,
+    log_path,
+    read_results,
+    result_key,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from diffcf_jax.counterfactual.types import Counterfactual
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class ResultWriter:
@@ -50,7 +64,8 @@ class ResultWriter:
     Args:
         workdir: the folder to write, made if it does not exist.
         names: all names of the data set. An output has its input's name with the suffix .png;
-            inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`).
+            inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`). A name that
+            the file system has no room for is shortened.
         several_targets: whether an image can have more than one target; the target then becomes
             part of the file names (`a_target_0.2.png`), but for input/ and square_mask/.
         process: which one this is; each has a log of its own.
@@ -67,12 +82,12 @@ class ResultWriter:
         process: int = 0,
     ):
         self.workdir = Path(workdir)
-        self._stems = _output_stems(list(names))
         self._several_targets = several_targets
         self._lock = threading.Lock()
         make_folder(self.workdir)
-        rows = read_results(workdir) if log_path(workdir, 0).exists() else []
-        rows = [row for row in rows if "error" not in row and self._has_images(row)]
+        self._stems = _output_stems(list(names))
+        rows = read_results(workdir) if os.path.lexists(log_path(workdir, 0)) else []
+        rows = _with_images(self.workdir, [row for row in rows if "error" not in row])
         self._path = log_path(workdir, process)
         if process == 0:
             ids = {name: i for i, name in enumerate(names)}  # a folder may have grown
@@ -83,7 +98,8 @@ class ResultWriter:
         self._finished = {key_of(row) for row in rows}
         self._owners = {row["cf"]: key_of(row) for row in rows}
         try:
-            self._log = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            # Neither through a link nor into a pipe.
+            self._log = os.open(self._path, os.O_WRONLY | os.O_APPEND | _NO_LINK)
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
@@ -125,23 +141,20 @@ class ResultWriter:
         }
         if record.mask is not None:
             images["square_mask"] = record.mask.astype(np.uint8) * 255
+        self.check()
         _, target = result_key(record.name, target)
-        stem = self._stems[record.name]
+        whole = self._stems[record.name]
+        stem = _fitting(self.workdir, whole)
         key = (record.name, target)
         # Without the target in its name, a file may be that of an earlier run with another one.
         plain = not self._several_targets and self._owners.get(f"cf/{stem}.png", key) == key
-        own_stem = stem if plain else f"{stem}_target_{target!r}"
+        own_stem = stem if plain else _fitting(self.workdir, f"{whole}_target_{target!r}")
         paths = {}
         for folder, image in images.items():
             shared = folder in ("input", "square_mask")
             paths[folder] = f"{folder}/{stem if shared else own_stem}.png"
-            # The temporary name belongs to this image and target alone, so that threads that
-            # save one input's several targets do not meet, and a rerun overwrites it.
-            write_file(
-                self.workdir / paths[folder],
-                encode_png(image),
-                temporary_name=f".{PurePosixPath(own_stem).name}.tmp",
-            )
+            # Threads that save one input's several targets meet at what is shared.
+            write_file(inside(self.workdir, paths[folder]), encode_png(image), owner=own_stem)
         row = {
             "id": record.id,
             "name": record.name,
@@ -177,6 +190,22 @@ class ResultWriter:
         self._append(row)
         return row
 
+    def check(self) -> None:
+        """Refuses to go on when the folder is no longer the one that was opened.
+
+        Raises:
+            UserError: it was removed, renamed or replaced.
+        """
+        try:
+            if os.path.samestat(os.fstat(self._log), os.stat(self._path)):
+                return
+        except OSError:
+            pass
+        raise UserError(
+            f"{self.workdir} was removed or replaced while this run was writing to it: run the "
+            "same command again, and leave the folder where it is."
+        )
+
     def close(self) -> None:
         """Closes the log; nothing can be saved afterwards."""
         os.close(self._log)
@@ -201,9 +230,19 @@ class ResultWriter:
             if "error" not in row:
                 self._finished.add(key_of(row))
 
-    def _has_images(self, row: dict[str, Any]) -> bool:
-        keys = ["input", "reconstruction", "cf", "heatmap", "square_mask"]
-        return all(is_whole_png(self.workdir / row[key]) for key in keys if row[key] is not None)
+
+def _with_images(workdir: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows whose images are all there and undamaged."""
+
+    def has_images(row: dict[str, Any]) -> bool:
+        try:
+            paths = [image_path(workdir, row, key) for key in IMAGES if row[key] is not None]
+        except UserError:  # it leads out of the folder
+            return False
+        return all(map(is_whole_png, paths))
+
+    with ThreadPoolExecutor(8) as threads:
+        return list(itertools.compress(rows, threads.map(has_images, rows)))
 
 
 def _output_stems(names: list[str]) -> dict[str, str]:
@@ -229,6 +268,17 @@ def _output_stems(names: list[str]) -> dict[str, str]:
                 "rename one of them"
             )
     return stems
+
+
+def _fitting(workdir: Path, stem: str) -> str:
+    """The stem, or a short one with a hash of it where the file system has no room for stem.png."""
+    longest = os.pathconf(workdir, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    longest_path = 4000 - len(os.path.realpath(workdir))
+    data = os.fsencode(stem)
+    name = data.rpartition(b"/")[2]
+    if len(name) + len(".png") <= longest and len(data) <= longest_path:
+        return stem
+    return f"{os.fsdecode(name)[:24]}~{hashlib.blake2b(data, digest_size=8).hexdigest()}"
 
 
 def _number(value: Any) -> float | None:

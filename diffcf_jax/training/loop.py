@@ -18,7 +18,6 @@ from diffcf_jax.data.folder import refuse_inside
 from diffcf_jax.data.loader import Batches, batches
 from diffcf_jax.errors import Preempted, UserError
 from diffcf_jax.flops import traced_flops
-from diffcf_jax.results.workdir import locked
 from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.evaluation import Evaluation
 from diffcf_jax.training.initial import initial_variables
@@ -27,6 +26,7 @@ from diffcf_jax.training.progress import Clock, Reporter, Summary
 from diffcf_jax.training.state import TrainState, create_state, make_optimizer, make_update
 from diffcf_jax.training.task import Task, make_task
 from diffcf_jax.training.workdir import Workdir
+from diffcf_jax.workdir import locked
 
 AHEAD = 2  # updates that the host may be ahead of the devices
 PATIENCE = 10.0  # seconds that a process has to meet another's error itself, see `ending_together`

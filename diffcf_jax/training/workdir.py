@@ -1,24 +1,23 @@
 """The folder of a training: which config it belongs to, its checkpoints and its networks."""
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint import store
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import write_file
+from diffcf_jax.jsonfile import read_json
 from diffcf_jax.results.log import RESULTS
 from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.progress import last_evaluation
 from diffcf_jax.training.state import TrainState
+from diffcf_jax.workdir import differences, read_config, write_config
 
 # What may differ between two runs of one training: how long, how it is watched, how it is carried
 # out. Everything else makes it another training.
@@ -53,8 +52,7 @@ class Workdir:
         self.last: dict[str, Any] = {"step": 0, "metrics": {}}
         self._config = config.to_dict()
         self._contents: dict[str, str] = {}
-        file = path / "config.json"
-        before = _read(file) if file.is_file() else None
+        before = read_config(path)
         if (before is not None and "network" not in before) or (path / RESULTS).exists():
             raise UserError(
                 f"{path} holds results, but not those of a training; use another --workdir."
@@ -68,10 +66,15 @@ class Workdir:
                 f"{path} holds a network, but no config.json tells what training it belongs to; "
                 "use another --workdir."
             )
-        self._contents = before.pop("contents", {})  # earlier versions did not write them
+        contents = before.pop("contents", None)  # earlier versions did not write them
+        self._contents = contents if isinstance(contents, dict) else {}
         with contextlib.suppress(UserError):  # its keys are those of another version
             before = TrainConfig.from_dict(before).to_dict()
-        _check_same(path, before, self._config)
+        if differing := differences(before, self._config, MAY_CHANGE):
+            raise UserError(
+                f"{path} holds a training of another config: {differing}. "
+                "Use another --workdir, or the config that it was begun with."
+            )
 
     def begin(self, state: TrainState, contents: Mapping[str, str]) -> TrainState:
         """Makes the folder.
@@ -99,8 +102,7 @@ class Workdir:
                 "put it back, or use another --workdir."
             )
         if parallel.process_index() == 0:
-            text = json.dumps({**self._config, "contents": dict(contents)}, indent=2)
-            write_file(self.path / "config.json", f"{text}\n".encode())
+            write_config(self.path, {**self._config, "contents": dict(contents)})
             for name in ("network", "best"):
                 store.recover_network(self.path / name)
         self._checkpoints = store.training_checkpoints(self.path / "checkpoints")
@@ -158,7 +160,7 @@ class Workdir:
         file = self.path / "best" / "network.json"
         if not file.is_file():
             return None
-        training = _read(file)["training"]
+        training = read_json(file, "give another --workdir")["training"]
         return {"step": training["step"], "metrics": training["metrics"]}
 
     def _write(self, name: str, state: TrainState, network: Mapping[str, Any]) -> None:
@@ -172,27 +174,3 @@ class Workdir:
 def all_finite(tree: Any) -> jax.Array:
     """Whether every number of a tree is finite."""
     return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}); use another --workdir.") from None
-
-
-def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    before, now = (
-        flax.traverse_util.flatten_dict(config, sep=".", keep_empty_nodes=True)
-        for config in (before, now)
-    )
-    differing = [
-        f"{key} ({before.get(key)} there, {now.get(key)} here)"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key.split(".")[0] not in MAY_CHANGE
-    ]
-    if differing:
-        raise UserError(
-            f"{path} holds a training of another config: {'; '.join(differing)}. "
-            "Use another --workdir, or the config that it was begun with."
-        )

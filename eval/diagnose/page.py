@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from diffcf_jax.files import encode_png, strict_json, write_file
+from diffcf_jax.files import encode_png, inside, write_file
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import ticks
+from diffcf_jax.report.template import macros, render
+
+_FOLDER = Path(__file__).parent
 
 Points = Sequence[tuple[float, float]]
 
@@ -93,16 +96,16 @@ def write_page(folder: Path, title: str, findings: Sequence[Finding]) -> Path:
     Returns:
         The path of diagnosis.html.
     """
-    parts = []
+    images = {}
     for finding in findings:
-        parts.append(f"<h2>{html.escape(finding.title)}</h2><p>{html.escape(finding.text)}</p>")
-        parts.append(f'<div class="plots">{"".join(map(plot_svg, finding.plots))}</div>')
         if finding.pictures:
             png = encode_png(grid(finding.pictures))
-            write_file(folder / f"{finding.name}.png", png)
-            parts.append(_pictures_html(finding.pictures, png))
-        parts.append(_table_html(finding.table))
-    page = _PAGE.replace("{title}", html.escape(title)).replace("{body}", "".join(parts))
+            write_file(inside(folder, f"{finding.name}.png"), png)
+            images[finding.name] = base64.b64encode(png).decode()
+    page = render(
+        _FOLDER, "page", title=title, findings=findings, images=images, plot_svg=plot_svg,
+        number=_number,
+    )  # fmt: skip
     write_file(folder / "diagnosis.html", page.encode())
     numbers = {
         finding.name: {"text": finding.text, **finding.table.values, "rows": finding.table.rows}
@@ -157,54 +160,23 @@ def plot_svg(plot: Plot) -> str:
     def py(y: float) -> float:
         return bottom - (bottom - top) * (y - y_low) / (y_high - y_low)
 
-    parts = []
-    for y in ticks(y_low, y_high):
-        parts.append(
-            f'<line class="grid" x1="{left}" x2="{right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>'
-            f'<text class="y" x="{left - 8}" y="{py(y) + 3.5:.1f}">{y:g}</text>'
-        )
-    for x in _log_ticks(xs) if plot.log else ticks(x_low, x_high):
-        parts.append(f'<text class="x" x="{px(x):.1f}" y="{bottom + 17}">{x:g}</text>')
-    if plot.mark is not None:
-        x = px(plot.mark)
-        parts.append(
-            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
-            f'<text class="mark" x="{x + 5:.1f}" y="{top + 9}">config</text>'
-        )
-    if plot.level:
-        name, y = plot.level
-        parts.append(
-            f'<line class="level" x1="{left}" x2="{right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>'
-            f'<text class="level" x="{right}" y="{py(y) - 5:.1f}">{html.escape(name)}</text>'
-        )
-    if plot.diagonal:
-        ends = max(min(xs), y_low), min(max(xs), y_high)
-        parts.append(
-            f'<line class="level" x1="{px(ends[0]):.1f}" y1="{py(ends[0]):.1f}" '
-            f'x2="{px(ends[1]):.1f}" y2="{py(ends[1]):.1f}"/>'
-        )
-    for i, series in enumerate(plot.series.values()):
-        if plot.kind == "lines":
-            text = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in series)
-            parts.append(f'<polyline class="s{i}" points="{text}"/>')
-        if plot.kind == "points" or len(series) <= 12:
-            parts.extend(
-                f'<circle class="s{i}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.6"/>'
-                for x, y in series
-            )
-    middle = (left + right) / 2
-    parts.append(
-        f'<text class="x" x="{middle}" y="{bottom + 38}">{html.escape(plot.x_label)}</text>'
-    )
-    names = "".join(
-        f'<span><i class="s{i}"></i>{html.escape(name)}</span>'
-        for i, name in enumerate(plot.series)
-    )
-    return (
-        f"<figure><figcaption><b>{html.escape(plot.title)}</b>{names}</figcaption>"
-        f'<svg viewBox="0 0 480 292" role="img" aria-label="{html.escape(plot.title)} against '
-        f'{html.escape(plot.x_label)}">{"".join(parts)}</svg></figure>'
-    )
+    ends = max(min(xs), y_low), min(max(xs), y_high)
+    x_ticks = _log_ticks(xs) if plot.log else ticks(x_low, x_high)
+    series = []
+    for name, values in plot.series.items():
+        dots = [(px(x), py(y)) for x, y in values]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots) if plot.kind == "lines" else ""
+        shown = dots if plot.kind == "points" or len(dots) <= 12 else []
+        series.append({"name": name, "line": line, "dots": shown})
+    return macros(_FOLDER, "plot").plot(
+        plot.title, plot.x_label, left, right, top, bottom,
+        x_ticks=[(px(x), f"{x:g}") for x in x_ticks],
+        y_ticks=[(py(y), f"{y:g}") for y in ticks(y_low, y_high)],
+        mark=None if plot.mark is None else px(plot.mark),
+        level=plot.level and (plot.level[0], py(plot.level[1])),
+        diagonal=(px(ends[0]), py(ends[0]), px(ends[1]), py(ends[1])) if plot.diagonal else None,
+        series=series,
+    )  # fmt: skip
 
 
 def _log_ticks(xs: Sequence[float]) -> list[float]:
@@ -217,41 +189,5 @@ def _log_ticks(xs: Sequence[float]) -> list[float]:
     return [m for m in marks if values[0] <= m <= values[-1]]
 
 
-def _pictures_html(pictures: Mapping[str, np.ndarray], png: bytes) -> str:
-    names = "".join(f"<span>{html.escape(name)}</span>" for name in pictures)
-    source = base64.b64encode(png).decode()
-    height = next(iter(pictures.values())).shape[1]
-    sharp = ' class="sharp"' if height <= 96 else ""
-    return (
-        f'<div class="pictures"><div class="names">{names}</div>'
-        f'<img{sharp} alt="rows: {html.escape(", ".join(pictures))}" '
-        f'src="data:image/png;base64,{source}"></div>'
-    )
-
-
-def _table_html(table: Table) -> str:
-    parts = []
-    if table.values:
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{_number(value)}</td></tr>"
-            for name, value in table.values.items()
-        )
-        parts.append(f"<table>{rows}</table>")
-    if table.rows:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in table.rows[0])
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_number(v))}</td>" for v in row.values()) + "</tr>"
-            for row in table.rows
-        )
-        parts.append(
-            f"<details><summary>All {len(table.rows)} rows</summary>"
-            f"<table><tr>{head}</tr>{rows}</table></details>"
-        )
-    return "".join(parts)
-
-
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-_PAGE = (Path(__file__).parent / "page.html").read_text()

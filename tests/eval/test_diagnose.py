@@ -46,7 +46,7 @@ def test_a_ddpm(networks, tmp_path):
     assert all(row["pixel_change"] > 0 for row in finding.table.rows)
     assert "(years)" in finding.plots[0].title
     page = write_page(tmp_path, "A diagnosis", [finding])
-    assert page.read_text().count("<svg") == 2 and "http" not in page.read_text()
+    assert page.read_text().count("<svg") == 2 and "http:" not in page.read_text()
     assert json.loads((tmp_path / "diagnosis.json").read_text())["tau"]["rows"]
     assert (tmp_path / "tau.png").is_file()
     assert len(format_finding(finding).splitlines()) == 8

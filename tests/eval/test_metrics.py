@@ -16,7 +16,9 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares, inner_mask
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image
-from diffcf_jax.report import ResultWriter, read_results, summarise, write_summary
+from diffcf_jax.results.log import read_results
+from diffcf_jax.results.summary import summarise, write_summary
+from diffcf_jax.results.writer import ResultWriter
 from eval.metrics import BATCH_SIZE, evaluate, format_table, load_regressor, measure, square_metrics
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "squares" / "io.npz"

@@ -15,7 +15,8 @@ import pytest
 
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_image, strict_json, to_uint8
+from diffcf_jax.files import read_image, to_uint8
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import heatmap
 from diffcf_jax.results.log import read_results, result_key, write_results
 from diffcf_jax.results.writer import ResultWriter
@@ -288,7 +289,7 @@ def test_full_disk(tmp_path, file_size_limit):
 
 def test_workdir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*file/out: .*choose another --workdir"):
+    with pytest.raises(UserError, match=r"cannot write .*file/out: .*choose another folder"):
         ResultWriter(tmp_path / "file" / "out", ["a.png"])
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.errors import Preempted, UserError
-from diffcf_jax.results.workdir import locked
 from diffcf_jax.training import loop
+from diffcf_jax.workdir import locked
 from tests import tiny
 from tests.training.runs import NETWORK, train_on, write_images, write_labels
 
@@ -163,5 +163,5 @@ def test_results_of_another_program_are_not_overwritten(folder, name):
 
 def test_a_file_is_no_workdir(folder):
     (folder / "run").write_text("")
-    with pytest.raises(UserError, match="cannot write .*run.*choose another --workdir"):
+    with pytest.raises(UserError, match="cannot write .*run.*choose another folder"):
         train_on(folder)

@@ -1,0 +1,54 @@
+"""HTML pages that open offline: templates with every value escaped, and nothing from elsewhere."""
+
+import base64
+import functools
+import hashlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+_REPORT = Path(__file__).parent
+
+
+def render(folder: Path, name: str, script: str = "", **values: Any) -> str:
+    """A page from a template.
+
+    Args:
+        folder: of the template; those of the report can be imported from it.
+        name: of the template, without its suffix. The style sheet NAME.css lies beside it.
+        script: of the page.
+        values: for the template, which also gets `style`, `script` and `policy`, a Content Security
+            Policy that allows these two and embedded images only.
+    """
+    style = Markup((folder / f"{name}.css").read_text("utf-8"))
+    scripts = f"'{_hash(script)}'" if script else "'none'"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src {scripts}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    template = _environment(folder).get_template(f"{name}.html")
+    return template.render(style=style, script=Markup(script), policy=policy, **values)
+
+
+def macros(folder: Path, name: str) -> ModuleType:
+    """The macros of a template, as functions that return markup."""
+    return _environment(folder).get_template(f"{name}.html").module
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+@functools.cache
+def _environment(folder: Path) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, _REPORT]), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["px"] = "{:.1f}".format
+    environment.filters["count"] = "{:,}".format
+    return environment
