@@ -38,6 +38,7 @@ def networks(tmp_path_factory):
             assert main(["train", config, f"--workdir={folder / name}", *arguments, *SHORT]) == 0
             assert (folder / name / "network" / "network.json").is_file()
     assert list((folder / "ddpm" / "pictures").glob("*.png"))
+    assert "Total: " in (folder / "ddpm" / "parameters.txt").read_text()
     assert list((folder / "ddpm" / "tensorboard").iterdir())
     return folder
 

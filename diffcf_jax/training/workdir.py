@@ -10,6 +10,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+from clu.parameter_overview import get_parameter_overview
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint import store
@@ -101,6 +102,8 @@ class Workdir:
         if parallel.process_index() == 0:
             text = json.dumps({**self._config, "contents": dict(contents)}, indent=2)
             write_file(self.path / "config.json", f"{text}\n".encode())
+            table = get_parameter_overview(state.variables, include_stats=False)
+            write_file(self.path / "parameters.txt", f"{table}\n".encode())
             for name in ("network", "best"):
                 store.recover_network(self.path / name)
         self._checkpoints = store.training_checkpoints(self.path / "checkpoints")
