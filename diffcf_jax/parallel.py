@@ -31,17 +31,38 @@ _RUN_AGAIN = (
 
 
 def initialize() -> None:
-    """Joins the other processes of this run; does nothing on a host of its own.
+    """Joins the other processes of this run; does nothing in a single-process run.
 
     The processes are found where the host names them: the variables JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID, a SLURM step or an Open MPI launch of several tasks, or
     a Cloud TPU. Must be called before anything asks for a device.
 
     Raises:
-        UserError: the variables are incomplete, or the other processes cannot be reached.
+        UserError: the variables are incomplete, the other processes cannot be reached, or there
+            is no device of the kind that JAX_PLATFORMS names.
     """
-    if jax.distributed.is_initialized():
-        return
+    if not jax.distributed.is_initialized():
+        _join()
+    find_devices()
+
+
+def find_devices() -> None:
+    """Asks JAX for its devices, so that what is wrong with them is reported before any work.
+
+    Raises:
+        UserError: there is no device of the kind that JAX_PLATFORMS names.
+    """
+    try:
+        jax.local_devices()
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0] or "JAX finds no such device"
+        raise UserError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms} cannot be used here ({reason}): unset it, "
+            "or install the driver and the extra that it needs, such as diffcf-jax[cuda]."
+        ) from error
+
+
+def _join() -> None:
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     try:
         if address:
@@ -188,9 +209,24 @@ def gather(point: str, value: Any, check: Callable[[], None] = lambda: None) -> 
 
 
 def _client() -> Any:
-    from jax._src import distributed  # JAX has no public way to wait without its devices
+    """Returns the client of the service that connects the processes: a store of texts.
 
-    return distributed.global_state.client
+    This is the one private part of JAX that the package uses. The public ways to wait or to
+    exchange values (`multihost_utils`) are computations on all devices: a process that comes days
+    later, or never, would block the devices of the others, and what it met could not be asked for.
+
+    Raises:
+        UserError: this version of JAX has no such client in that place.
+    """
+    try:
+        from jax._src import distributed
+
+        return distributed.global_state.client
+    except (ImportError, AttributeError):
+        raise UserError(
+            f"Runs of several processes do not work with JAX {jax.__version__}: install the "
+            "version in constraints.txt, or start one process."
+        ) from None
 
 
 def _end_of_another() -> dict[str, Any] | None:

@@ -42,8 +42,9 @@ def train(workdir: Path, config: TrainConfig) -> Summary:
     best evaluation.
 
     Args:
-        workdir: gets `config.json`, `checkpoints/`, `network/`, `best/`, `metrics.jsonl`,
-            `tensorboard/`, `pictures/`. Only one run at a time may work in it.
+        workdir: gets `config.json`, `parameters.txt` (names, shapes and sizes), `checkpoints/`,
+            `network/`, `best/`, `metrics.jsonl`, `tensorboard/`, `pictures/`. Only one run at a
+            time may work in it.
         config: what to train, and how.
 
     Raises:

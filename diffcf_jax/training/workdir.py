@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from clu.parameter_overview import get_parameter_overview
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint import store
@@ -103,6 +104,8 @@ class Workdir:
             )
         if parallel.process_index() == 0:
             write_config(self.path, {**self._config, "contents": dict(contents)})
+            table = get_parameter_overview(state.variables, include_stats=False)
+            write_file(self.path / "parameters.txt", f"{table}\n".encode())
             for name in ("network", "best"):
                 store.recover_network(self.path / name)
         self._checkpoints = store.training_checkpoints(self.path / "checkpoints")
