@@ -14,7 +14,7 @@ from diffcf_jax.data.squares import Squares
 from diffcf_jax.files import to_uint8
 from diffcf_jax.report.figures import heatmap
 
-SQUARES = (16, 155, 262, 336, 570)
+SQUARES = (51, 155, 297, 442, 572)
 TILE, GAP, LEFT, TOP = 128, 8, 112, 28
 
 
@@ -36,11 +36,12 @@ def main() -> None:
         explainer = Explainer(load_network(f"checkpoints/{generator}"), regressor, method)
         explanation = explainer.explain(images / 255, targets)
         found = np.stack([to_uint8(image, name) for image in explanation.image])
-        changes = np.stack([heatmap(x, y) for x, y in zip(images, found, strict=True)])
-        rows += [(name, found), ("change", changes)]
-    titles = [f"{y:.2f} → {t:.2f}" for y, t in zip(explanation.y_initial, targets, strict=True)]
+        changes = np.clip(4.0 * (found.astype(int) - images), -255, 255)
+        changes = np.stack([heatmap(np.zeros_like(change), change) for change in changes])
+        rows += [(name, found), ("change x 4", changes)]
+    titles = [f"{y:.2f} to {t:.2f}" for y, t in zip(explanation.y_initial, targets, strict=True)]
     path = Path(__file__).parent / "images" / "squares.png"
-    draw(rows, titles).quantize(128).save(path, optimize=True)
+    draw(rows, titles).save(path, optimize=True)
     print(path)
 
 
