@@ -36,9 +36,13 @@ def test_configs_and_scripts_of_the_commands_exist():
             assert (ROOT / path).is_file(), path
 
 
-def test_python_example_compiles():
+def test_python_example_runs(tmp_path, monkeypatch):
     (example,) = code_blocks("python")
-    compile(example, "README.md", "exec")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["explanation"].success.all()
+    assert (tmp_path / "out_python" / "report.html").is_file()
 
 
 def test_every_dependency_is_pinned():
@@ -50,5 +54,5 @@ def test_every_dependency_is_pinned():
         if line and not line.startswith("#")
     ]
     assert all(re.match(r"[a-z0-9-]+==[\w.]+( ; .+)?$", pin) for pin in pins)
-    required = project["dependencies"] + extras["test"] + extras["tfds"]
+    required = project["dependencies"] + extras["test"] + extras["docs"] + extras["tfds"]
     assert {canonical(name) for name in required} <= {canonical(pin) for pin in pins}
