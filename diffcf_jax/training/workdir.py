@@ -13,6 +13,7 @@ from clu.parameter_overview import get_parameter_overview
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint import store
 from diffcf_jax.errors import UserError
+from diffcf_jax.files import write_file
 from diffcf_jax.jsonfile import read_json
 from diffcf_jax.results.log import RESULTS
 from diffcf_jax.training.config import TrainConfig
