@@ -12,14 +12,21 @@ import numpy as np
 from diffcf_jax.cache import keep_compiled_programs
 from diffcf_jax.checkpoint.network import REGRESSORS, Network
 from diffcf_jax.counterfactual.ac_re import ACRE
-from diffcf_jax.counterfactual.batching import Engine, Event, Finished, Job, Stepped
+from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.closure import hoist_constants
+from diffcf_jax.counterfactual.events import Event, Finished, Job, Stepped
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.types import Counterfactual
 from diffcf_jax.errors import UserError
 from diffcf_jax.explanation import Explanation, stop_reason
-from diffcf_jax.inputs import check_seed, parse_batch_size
+from diffcf_jax.inputs import (
+    check_images,
+    check_names,
+    check_seed,
+    check_targets,
+    parse_batch_size,
+)
 from diffcf_jax.units import Unit, unit_of
 
 # A trained network, a function images -> predictions, or a function of (variables, images) with
@@ -132,9 +139,9 @@ class Explainer:
         Raises:
             UserError: an argument does not fit; nothing was computed.
         """
-        images = _check_images(images, self.image_size)
-        targets = _check_targets(targets, len(images), self.unit)
-        names = _check_names(names, len(images))
+        images = check_images(images, self.image_size)
+        targets = check_targets(targets, len(images), self.unit)
+        names = check_names(names, len(images))
         jobs = [Job(i, x, float(y)) for i, (x, y) in enumerate(zip(images, targets, strict=True))]
         finished: dict[int, Finished] = {}
         progress = Progress(0, len(jobs), 0, float("nan"))
@@ -295,47 +302,3 @@ def _check_output(function: Callable[[jax.Array], jax.Array], size: int) -> None
             f"regressor returns numbers of type {out.dtype}; it must return floats, which have a "
             "gradient."
         )
-
-
-def _check_images(images: Any, size: int) -> np.ndarray:
-    try:
-        images = np.asarray(images)
-        numeric = np.issubdtype(images.dtype, np.floating) or images.dtype == bool
-        images = images.astype(np.float32) if numeric else images
-    except (ValueError, TypeError):
-        raise UserError(
-            f"images must be one array [B, {size}, {size}, 3]; these are of different sizes or are "
-            "no numbers."
-        ) from None
-    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
-        raise UserError(
-            f"images has shape {images.shape}; this generator needs [B, {size}, {size}, 3]."
-        )
-    if not numeric or not (images.min() >= 0 and images.max() <= 1):
-        raise UserError("images must be floats in [0, 1]; divide uint8 images by 255.")
-    return images
-
-
-def _check_targets(targets: Any, count: int, unit: Unit) -> np.ndarray:
-    try:
-        if np.iscomplexobj(targets):
-            raise ValueError
-        with np.errstate(over="ignore"):
-            targets = np.broadcast_to(np.asarray(targets, np.float32), count)
-    except (ValueError, TypeError):
-        raise UserError(f"targets must be one number, or one for each of {count} images.") from None
-    if not np.isfinite(unit.normalise(targets)).all():
-        raise UserError(
-            "targets holds a value that is not finite in float32; give one number for each image."
-        )
-    return targets
-
-
-def _check_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if names is None:
-        digits = max(4, len(str(count - 1)))
-        return tuple(f"{i:0{digits}d}" for i in range(count))
-    names = tuple(map(str, names))
-    if len(names) != count or len(set(names)) != count:
-        raise UserError(f"names must hold a different name for each of {count} images.")
-    return names

@@ -4,7 +4,7 @@ import contextlib
 import math
 import numbers
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import OptionError, Options
 from diffcf_jax.errors import UserError
 from diffcf_jax.shipped import command, find_checkpoint
+from diffcf_jax.units import Unit
 
 Config = Mapping[str, Any]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -129,6 +130,53 @@ def check_seed(seed: int) -> None:
     """
     if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
         raise UserError(f"seed={seed} must be a whole number between 0 and {2**32 - 1}.")
+
+
+def check_images(images: Any, size: int) -> np.ndarray:
+    """Return images as float32 [B, size, size, 3] in [0, 1], or refuse them."""
+    try:
+        images = np.asarray(images)
+        floats = np.issubdtype(images.dtype, np.floating)
+        images = images.astype(np.float32) if floats else images
+    except (ValueError, TypeError):
+        raise UserError(
+            f"images must be one array [B, {size}, {size}, 3]; these are of different sizes or are "
+            "no numbers."
+        ) from None
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or not len(images):
+        raise UserError(
+            f"images has shape {images.shape}; this generator needs [B, {size}, {size}, 3]."
+        )
+    if not floats or not (images.min() >= 0 and images.max() <= 1):
+        raise UserError("images must be floats in [0, 1]; divide uint8 images by 255.")
+    return images
+
+
+def check_targets(targets: Any, count: int, unit: Unit) -> np.ndarray:
+    """Return finite targets as float32 [B], or refuse them."""
+    try:
+        if np.iscomplexobj(targets):
+            raise ValueError
+        with np.errstate(over="ignore"):
+            targets = np.broadcast_to(np.asarray(targets, np.float32), count)
+    except (ValueError, TypeError):
+        raise UserError(f"targets must be one number, or one for each of {count} images.") from None
+    if not np.isfinite(unit.normalise(targets)).all():
+        raise UserError(
+            "targets holds a value that is not finite in float32; give one number for each image."
+        )
+    return targets
+
+
+def check_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Return a different name for each image: those given, or numbers."""
+    if names is None:
+        digits = max(4, len(str(count - 1)))
+        return tuple(f"{i:0{digits}d}" for i in range(count))
+    names = tuple(map(str, names))
+    if len(names) != count or len(set(names)) != count:
+        raise UserError(f"names must hold a different name for each of {count} images.")
+    return names
 
 
 def _check_fetched(sections: Mapping[str, Config]) -> None:

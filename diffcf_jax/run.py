@@ -15,7 +15,7 @@ import numpy as np
 
 from diffcf_jax import chips, parallel
 from diffcf_jax.checkpoint.network import Network, fingerprint
-from diffcf_jax.counterfactual.batching import Compiled, Event, Finished, Job, Statistics, Stepped
+from diffcf_jax.counterfactual.events import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.open import open_data
 from diffcf_jax.data.record import Record

@@ -12,7 +12,7 @@ from diffcf_jax import ACRE
 from diffcf_jax import run as run_module
 from diffcf_jax.checkpoint.network import fingerprint
 from diffcf_jax.checkpoint.store import save_network
-from diffcf_jax.counterfactual.batching import Finished, Job
+from diffcf_jax.counterfactual.events import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import strict_json

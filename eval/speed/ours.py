@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from diffcf_jax import cli, parallel
 from diffcf_jax.checkpoint.store import load_network
-from diffcf_jax.counterfactual.batching import Engine, Job, Statistics
+from diffcf_jax.counterfactual.batching import Engine
+from diffcf_jax.counterfactual.events import Job, Statistics
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.programs import compile_programs
 from diffcf_jax.training.augment import augment

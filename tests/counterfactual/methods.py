@@ -7,8 +7,8 @@ import numpy as np
 import optax
 
 from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod
-from diffcf_jax.counterfactual.batching import Job
 from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod
+from diffcf_jax.counterfactual.events import Job
 from diffcf_jax.counterfactual.types import Counterfactual, Stop, select
 from diffcf_jax.diffusion.schedule import make_diffusion
 

@@ -10,7 +10,8 @@ import pytest
 
 from diffcf_jax import parallel
 from diffcf_jax.counterfactual import programs
-from diffcf_jax.counterfactual.batching import Compiled, Engine, Finished, Job, Statistics, Stepped
+from diffcf_jax.counterfactual.batching import Engine
+from diffcf_jax.counterfactual.events import Compiled, Finished, Job, Statistics, Stepped
 from diffcf_jax.errors import Preempted, UserError
 from tests.counterfactual import methods
 
