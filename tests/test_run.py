@@ -15,7 +15,7 @@ from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.events import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import strict_json
+from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.results.log import read_results
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
