@@ -53,7 +53,7 @@ def test_a_network_that_was_about_to_be_replaced_comes_back(tmp_path):
 
 def test_errors_name_the_file_and_the_remedy(tmp_path):
     path = tmp_path / "network"
-    with pytest.raises(UserError, match=f"no network at {path}.*train.py"):
+    with pytest.raises(UserError, match=f"no network at {path}.*diffcf train or diffcf convert"):
         load_network(path)
 
     tiny.save(path, tiny.REGRESSOR)
