@@ -1,4 +1,4 @@
-"""Processes, devices and meshes: the only file that knows of them.
+"""Processes, devices and meshes, which no other file deals with.
 
 One program serves one device, many devices and many hosts: `jit` with the leading axis of a batch
 sharded over the "data" axis of a one-dimensional mesh, and everything else replicated.
@@ -138,15 +138,16 @@ def process_count() -> int:
 
 @contextlib.contextmanager
 def ending_together(patience: float | None = None) -> Iterator[Callable[[], None]]:
-    """A process that leaves this block by an exception takes the other processes with it.
+    """Ends the other processes of a run when this one leaves the block by an exception.
 
-    Gives a function that raises, in the others, what says why: `Preempted` where the process was
-    told to stop, `UserError` for everything else. It costs nothing to call often.
+    Yields a function that raises, in the other processes, an error with the reason: `Preempted`
+    where this process was told to stop, `UserError` for everything else. Calling it often costs
+    nothing.
 
     Args:
-        patience: where the devices of all processes work together, a process waits in the middle
-            of a computation for one that has left, and calls nothing. So many seconds after an
-            error it tells that error and exits with status 2. None: it is left waiting.
+        patience: seconds. Where the devices of all processes work together, a process that waits
+            for one that has left is in the middle of a computation and calls nothing: this long
+            after the error it prints the reason and exits with status 2. None: it is left waiting.
     """
     if process_count() == 1:
         yield lambda: None
@@ -189,7 +190,7 @@ def wait_for_all(point: str, check: Callable[[], None] = lambda: None) -> None:
 
 
 def gather(point: str, value: Any, check: Callable[[], None] = lambda: None) -> list[Any]:
-    """What every process has to say, in the order of the processes; waits for all of them.
+    """Exchanges a value between all processes, and waits for all of them.
 
     The hosts wait for each other, not the devices: nothing is compiled, and a process may come
     days later than another.

@@ -21,14 +21,17 @@ def load(name):
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
-def test_configs_import_nothing_but_configs(path):
+def test_configs_import_nothing_but_configs_and_the_options_of_methods(path):
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and node.module == "diffcf_jax":
+            assert {alias.name for alias in node.names} <= {"ACRE", "DiffAERE"}
+        elif isinstance(node, ast.ImportFrom):
             modules.add(node.module)
         elif isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
-    allowed = ("ml_collections", "typing", "diffcf_jax.configs")
+    options = "diffcf_jax.counterfactual.options"
+    allowed = ("ml_collections", "typing", "dataclasses", "diffcf_jax.configs", options)
     assert all(module.startswith(allowed) for module in modules), modules
 
 
@@ -104,4 +107,4 @@ def test_celeba_without_checkpoints_says_what_to_do_in_one_screen(name, capsys):
         words = shlex.split(command)
         assert words[:2] == ["diffcf", "convert"]
         assert convert.main(words[2:]) == 2
-        assert "does not exist" in capsys.readouterr().err
+        assert "No such file" in capsys.readouterr().err

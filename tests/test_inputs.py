@@ -30,7 +30,7 @@ def test_missing_checkpoints_are_told_with_what_makes_them(tmp_path):
     assert f"config.generator.checkpoint={tmp_path / 'ddpm'} is missing\n" in text
     assert f"config.oracle.checkpoint={tmp_path / 'oracle'} is missing, only for" in text
     assert "config.regressor" not in text and "https://example.org" in text
-    command = "python -m diffcf_jax.checkpoint.convert ddpm.pt --kind ddpm --out"
+    command = "diffcf convert ddpm.pt --kind ddpm --out"
     assert f"{command} {tmp_path / 'ddpm'}\n" in text
     # What the config does not know how to make is one sentence.
     with pytest.raises(UserError, match=r"^config.generator.checkpoint: There is no network"):

@@ -191,7 +191,7 @@ def test_a_folder_that_vanishes_and_comes_back(tmp_path, config, monkeypatch):
 
 def test_a_prediction_that_is_not_finite(tmp_path, config):
     broken = tiny.variables(tiny.REGRESSOR)
-    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), broken)
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e30), broken)
     save_network(tmp_path / "regressor", tiny.REGRESSOR, broken)
     regressor = {"checkpoint": str(tmp_path / "regressor")}
     _, errors = run(tmp_path / "out", **{**config, "regressor": regressor})

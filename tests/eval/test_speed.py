@@ -73,24 +73,24 @@ def test_wrong_trainings(training, tmp_path, capsys):
     other = tmp_path / "other.py"
     other.write_text("import ml_collections\nget_config = ml_collections.ConfigDict\n")
     assert main(["--config", str(other)]) == 2
-    assert "other.py is no config of explain.py (method) or" in capsys.readouterr().err
+    assert "--config is neither for explaining (method) nor" in capsys.readouterr().err
     assert main(["--config", f"{training}:oracle"]) == 2
     assert "trains a resnet; eval.speed knows ddpm and diffae" in capsys.readouterr().err
     assert main(["--config", f"{training}:other"]) == 2
-    assert "cannot be made: unknown network 'other'" in capsys.readouterr().err
+    assert "training.py:other: unknown network 'other'" in capsys.readouterr().err
     assert main(["--config", training]) == 2
-    assert "cannot be made" in capsys.readouterr().err
+    assert "missing 1 required positional argument" in capsys.readouterr().err
     assert main(["--config", f"{training}:ddpm", "--images", "2"]) == 2
-    assert "--images needs a config of explain.py" in capsys.readouterr().err
+    assert "--images needs a config for explaining" in capsys.readouterr().err
 
 
 def test_wrong_arguments(config, capsys):
     assert main(["--config", "nothing.py"]) == 2
-    assert "nothing.py does not exist" in capsys.readouterr().err
+    assert "there is no file nothing.py in" in capsys.readouterr().err
     assert main(["--config", config, "--batch", "1,x"]) == 2
     assert "--batch=1,x must be whole numbers" in capsys.readouterr().err
     assert main(["--config", config, "--repeats", "0"]) == 2
-    assert "--repeats=0 must be at least 1" in capsys.readouterr().err
+    assert "--repeats=0: 0 is not an integer in the range" in capsys.readouterr().err
     # The tiny network works on patches, which the originals do not know.
     assert main(["--config", config, "--batch", "1", "--originals", "."]) == 2
     assert "cannot build this network: patch_size" in capsys.readouterr().err
