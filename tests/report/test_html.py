@@ -1,6 +1,7 @@
 """The report: complete, self-contained, safe."""
 
 import base64
+import hashlib
 import html.parser
 import io
 import re
@@ -10,7 +11,7 @@ from PIL import Image
 
 from diffcf_jax.errors import UserError
 from diffcf_jax.report.html import _digits, write_report
-from diffcf_jax.results.log import read_results
+from diffcf_jax.results.log import read_results, write_results
 from tests.report.runs import make_run
 
 
@@ -136,3 +137,27 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(UserError, match=r"summary\.json is broken"):
         write_report(tmp_path)
+
+
+def test_a_picture_from_outside_is_not_shown(tmp_path):
+    out = tmp_path / "out"
+    make_run(out)
+    rows = read_results(out)
+    victim = tmp_path / "victim.png"
+    victim.write_bytes((out / rows[0]["cf"]).read_bytes())
+    write_results(out, [{**rows[0], "cf": str(victim)}, *rows[1:]])
+    with pytest.raises(UserError, match="victim.png. leads out of .*out"):
+        write_report(out)
+
+
+def test_the_policy_names_the_hashes_of_what_is_inline(tmp_path):
+    make_run(tmp_path)
+    text = write_report(tmp_path).read_text()
+    ((policy, _),) = [
+        (a["content"], tag) for tag, a in Page(text).tags if "Content-Security" in str(a)
+    ]
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    for tag in ("style", "script"):
+        (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}';" in policy

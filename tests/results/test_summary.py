@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from diffcf_jax.results.summary import bootstrap_mean, environment, summarise, write_summary
+from diffcf_jax.errors import UserError
+from diffcf_jax.results.summary import (
+    bootstrap_mean,
+    environment,
+    read_engine_figures,
+    read_summary,
+    summarise,
+    write_summary,
+)
 
 
 def row(**changes):
@@ -30,6 +38,14 @@ def test_bootstrap_leaves_out_what_is_not_finite():
     assert (interval["low"], interval["high"]) == (1.0, 3.0)
     assert bootstrap_mean([]) == {"mean": None, "low": None, "high": None, "n": 0}
     assert bootstrap_mean([True]) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 1}
+
+
+def test_bootstrap_of_equal_values_is_that_value_without_a_warning():
+    for n in (1, 2, 10):
+        for value in (0.1, 0.0, 1e-30, 1e30):
+            interval = bootstrap_mean(n * [value])
+            assert interval["low"] == interval["mean"] == interval["high"]
+            assert interval["mean"] == pytest.approx(value) and interval["n"] == n
 
 
 def test_summary_counts_and_means():
@@ -82,3 +98,42 @@ def test_summary_of_nothing(tmp_path):
     summary = summarise([], {}, 0.0, {})
     write_summary(tmp_path, summary)
     assert (tmp_path / "summary.csv").read_text().splitlines()[1] == "success_rate,,,,0,"
+
+
+CONFIG = {"method": {"name": "ac-re", "threshold": 0.05}}
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"n": "3"}, "n"),
+        ({"wall_seconds": None}, "wall_seconds"),
+        ({"versions": []}, "versions"),
+        ({"metrics": {}}, "metrics.success_rate"),
+        ({"metrics": {"success_rate": 1}}, "metrics.success_rate"),
+        ({"metrics": {"x": {"mean": "1", "low": 0, "high": 2, "n": 3}}}, "metrics.x"),
+        ({"metrics": {"x": {"mean": 10**400, "low": 0, "high": 2, "n": 3}}}, "metrics.x"),
+        ({"reasons": {"a": "b"}}, "reasons"),
+        ({"config": {"method": []}}, "config.method.threshold"),
+        ({"config": {"method": {"threshold": "0.05"}}}, "config.method.threshold"),
+        ({"config": {**CONFIG, "regressor": [1]}}, "config.regressor"),
+        ({"config": {**CONFIG, "regressor": {"unit": 3}}}, "config.regressor"),
+    ],
+)
+def test_an_edited_summary_is_named(tmp_path, change, wrong):
+    summary = summarise([row()], CONFIG, 1.0, {})
+    write_summary(tmp_path, summary)
+    assert read_summary(tmp_path)["config"] == CONFIG
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, **change}))
+    with pytest.raises(
+        UserError, match=rf'summary\.json is broken \("{wrong}" is missing or wrong'
+    ):
+        read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '{"engine": []}'])
+def test_a_summary_that_is_none(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    assert read_engine_figures(tmp_path) is None
+    with pytest.raises(UserError, match=r"summary\.json is broken"):
+        read_summary(tmp_path)

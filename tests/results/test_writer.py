@@ -3,43 +3,24 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, to_uint8
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import heatmap
-from diffcf_jax.results.log import read_results, result_key, write_results
+from diffcf_jax.results.log import image_path, read_results, result_key, write_results
+from diffcf_jax.results.workdir import start_over
 from diffcf_jax.results.writer import ResultWriter
-
-
-def make_record(id=0, name="a.png", mask=None):
-    image = np.random.default_rng(id).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Record(id=id, name=name, image=image, y=0.25, target=0.75, mask=mask)
-
-
-def make_counterfactual(seed=0, **changes):
-    random = np.random.default_rng(1000 + seed)
-    values = {
-        "image": (random.integers(0, 256, (8, 8, 3)) / 255).astype(np.float32),
-        "reconstruction": random.random((8, 8, 3), np.float32),
-        "y_initial": np.float32(0.1),
-        "y_reconstruction": np.float32(0.2),
-        "y_final": np.float32(0.7),
-        "success": np.bool_(True),
-        "iterations": np.int32(3),
-        "curve": np.array([0.2, 0.5, 0.7, np.nan, np.nan], np.float32),
-    }
-    return types.SimpleNamespace(**{**values, **changes})
+from tests.results.made import make_counterfactual, make_record
 
 
 def files(folder):
@@ -150,6 +131,95 @@ def test_an_image_that_was_cut_short_is_made_again(tmp_path):
         (tmp_path / "results.jsonl").write_bytes(log)
 
 
+def test_a_flipped_byte_is_noticed(tmp_path):
+    with ResultWriter(tmp_path, ["a.png", "b.png"]) as writer:
+        for i, name in enumerate(["a.png", "b.png"]):
+            row = writer.save(make_record(i, name), 0.5, make_counterfactual(i), 1.0)
+    path = tmp_path / row["heatmap"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with ResultWriter(tmp_path, ["a.png", "b.png"]) as writer:
+        assert writer.finished() == {("a.png", 0.5)}
+
+
+def test_nothing_outside_the_folder_is_read_written_or_removed(tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    with ResultWriter(out, ["a.png", "b.png"]) as writer:
+        for i, name in enumerate(["a.png", "b.png"]):
+            writer.save(make_record(i, name), 0.5, make_counterfactual(i), 1.0)
+    rows = read_results(out)
+    victim = other / "victim.png"
+    victim.write_bytes((out / rows[0]["cf"]).read_bytes())
+    (out / "linked").symlink_to(other)
+    for name in (str(victim), "../other/victim.png", "linked/victim.png"):
+        edited = [{**rows[0], "cf": name}, rows[1]]
+        write_results(out, edited)
+        with pytest.raises(UserError, match=f"{name}. leads out of {out}"):
+            image_path(out, edited[0], "cf")
+        with ResultWriter(out, ["a.png", "b.png"]) as writer:
+            assert writer.finished() == {("b.png", 0.5)}  # a.png is to be made again
+        write_results(out, edited)
+    start_over(out)
+    assert victim.is_file() and not (out / rows[1]["cf"]).exists()
+
+    shutil.rmtree(out / "cf")
+    (out / "cf").symlink_to(other)
+    with (
+        ResultWriter(out, ["victim.png"]) as writer,
+        pytest.raises(UserError, match=f"cf/victim.png. leads out of {out}"),
+    ):
+        writer.save(make_record(0, "victim.png"), 0.5, make_counterfactual(), 1.0)
+    assert [path.name for path in other.iterdir()] == ["victim.png"]
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, lambda path: path.rename(f"{path}2")])
+def test_a_folder_that_is_removed_stops_the_run(tmp_path, change):
+    out = tmp_path / "out"
+    with ResultWriter(out, ["a.png"]) as writer:
+        writer.check()
+        change(out)
+        for _ in range(2):
+            with pytest.raises(UserError, match="out was removed or replaced while this run"):
+                writer.check()
+            with pytest.raises(UserError, match="out was removed or replaced while this run"):
+                writer.save(make_record(), 0.5, make_counterfactual(), 1.0)
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("several_targets", [False, True])
+def test_names_at_the_limit_of_the_file_system(tmp_path, several_targets):
+    names = [
+        251 * "a" + ".png",
+        "sub/" + 125 * "é" + ".tiff",
+        240 * "b" + ".jpg",
+        240 * "b" + "c.png",
+    ]
+    for target in (0.25, -1.5e-30):
+        with ResultWriter(tmp_path, names, several_targets) as writer:
+            for i, name in enumerate(names):
+                writer.save(make_record(i, name), target, make_counterfactual(i), 1.0)
+    with ResultWriter(tmp_path, names, several_targets) as writer:
+        assert len(writer.finished()) == 8
+    rows = read_results(tmp_path)
+    assert [row["name"] for row in rows] == 2 * names
+    assert len({row["cf"] for row in rows}) == 8
+    for row in rows:
+        expected = to_uint8(make_counterfactual(row["id"]).image, "x")
+        assert np.array_equal(read_image(tmp_path / row["cf"]), expected)
+
+
+def test_a_pipe_is_no_log(tmp_path):
+    os.mkfifo(tmp_path / "results.jsonl")
+    with pytest.raises(UserError, match=r"results\.jsonl: it is not a regular file"):
+        ResultWriter(tmp_path, ["a.png"])
+    (tmp_path / "other").mkdir()
+    os.mkfifo(tmp_path / "other" / "results.1.jsonl")
+    with pytest.raises(UserError, match=r"cannot write .*results\.1\.jsonl"):
+        ResultWriter(tmp_path / "other", ["a.png"], process=1)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -158,6 +228,16 @@ def test_an_image_that_was_cut_short_is_made_again(tmp_path):
         ('{"id": 1, "name": "x", "target": 0.5}', '"y_true" is missing'),
         ('{"id": true, "name": "x", "target": 0.5, "error": "e"}', '"id" has the value True'),
         ('{"id": 1, "name": "x", "target": "0.5", "error": "e"}', '"target" has the value'),
+        ('{"id": 1, "name": "x", "target": NaN, "error": "e"}', "it holds NaN"),
+        ('{"id": 1, "name": "x", "target": 1e39, "error": "e"}', '"target" has the value 1e'),
+        (
+            '{"id": 1' + 400 * "0" + ', "name": "x", "target": 1, "error": ""}',
+            '"id" has the .*0{9}',
+        ),
+        ('{"id": 1' + 5000 * "0" + "}", "too many digits"),
+        ('{"id": ' + 100_000 * "[" + "1}", "nested too deeply"),
+        (r'{"id": 1, "name": "\ud800", "target": 1, "error": ""}', "half a surrogate pair"),
+        (r'{"id": 1, "name": "a\u0000", "target": 1, "error": ""}', "or a NUL"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, reason):
@@ -165,6 +245,23 @@ def test_a_broken_line_is_named(tmp_path, line, reason):
     (tmp_path / "results.jsonl").write_text(good + line + "\n" + good)
     with pytest.raises(UserError, match=f"results.jsonl line 2 is broken .*{reason}"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"curve": ["0.5"]}, {"curve": [1e39]}, {"curve": [True]}, {"curve": {}}, {"success": 1},
+     {"iterations": 1.5}, {"y_final": 10**400}, {"cf": None}, {"reason": 3}, {"seconds": []}],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_named(tmp_path, change):
+    with ResultWriter(tmp_path, ["a.png"]) as writer:
+        row = writer.save(make_record(), 0.5, make_counterfactual(), 1.0)
+    (key,) = change
+    (tmp_path / "results.jsonl").write_text(json.dumps({**row, **change}) + "\n")
+    with pytest.raises(UserError, match=f'line 1 is broken .*"{key}" has the value') as raised:
+        read_results(tmp_path)
+    assert len(str(raised.value)) < 400 + len(str(tmp_path))
+    start_over(tmp_path)  # what cannot be read is removed all the same
+    assert not (tmp_path / "results.jsonl").exists()
 
 
 def test_missing_results(tmp_path):
@@ -296,8 +393,9 @@ def test_workdir_that_cannot_be_made(tmp_path):
 _ENDLESS = """
 import sys
 sys.path[:0] = sys.argv[2:]
-from test_writer import ResultWriter, make_counterfactual, make_record
-names = [f"{i}.png" for i in range(100_000)]
+from diffcf_jax.results.writer import ResultWriter
+from made import make_counterfactual, make_record
+names = [f"{i}.png" for i in range(1000)]
 with ResultWriter(sys.argv[1], names) as writer:
     for i, name in enumerate(names):
         if (name, 0.5) not in writer.finished():
