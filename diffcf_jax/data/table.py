@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import check_regular_file
+from diffcf_jax.files import read_bytes
 
 MOST_BYTES = 1 << 28  # of a table
 
@@ -95,13 +95,7 @@ def read_table(
 
 def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     """Line numbers and cells of all lines that are not blank (",," is: spreadsheets write it)."""
-    check_regular_file(path, MOST_BYTES)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): check its name and its permissions"
-        ) from error
+    data = read_bytes(path, MOST_BYTES, "check its name and its permissions")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
