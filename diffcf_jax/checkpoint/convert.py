@@ -1,4 +1,4 @@
-"""Turns a PyTorch original's checkpoint into a network directory.
+"""Turn a PyTorch original's checkpoint into a network directory.
 
     diffcf convert SOURCE --kind KIND --out DIR [--preset NAME]
         [--flags "--num_channels 128 ..." | --flags_json FILE]
@@ -230,7 +230,7 @@ def _convert(args: flags.FlagValues, arguments: list[str]) -> None:
 
 main = cli.Command(
     program=functools.partial(shipped.command, "convert"),
-    about="""Turns a PyTorch original's checkpoint into a network directory.
+    about="""Turn a PyTorch original's checkpoint into a network directory.
 
 SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
 nothing is written.""",

@@ -1,4 +1,4 @@
-"""Tables of numbers that belong to images: comma-separated, one row an image, cells checked."""
+"""Tables of numbers that belong to images: comma-separated, one row per image, cells checked."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def read_table(
     columns: Sequence[str],
     optional: Sequence[str] = (),
 ) -> dict[str, tuple[float | None, ...]]:
-    """Reads the numbers of each image: comma-separated, UTF-8, header `name` and the columns.
+    """Read the numbers of each image: comma-separated, UTF-8, header `name` and the columns.
 
     Columns may come in any order; those that are optional may be missing or have empty cells.
 
