@@ -77,27 +77,19 @@ def write_file(path: Path, data: bytes, owner: str = "") -> None:
         raise cannot_write(path, error) from error
 
 
-def check_regular_file(path: str | os.PathLike, most_bytes: int | None = None) -> None:
-    """Refuses what is no regular file, such as a pipe or a device, whose reading might never end.
-
-    Args:
-        path: the file; links are followed.
-        most_bytes: the largest size that is read. None: any.
+def check_regular_file(path: str | os.PathLike) -> None:
+    """Refuses what is no regular file, for readers that open the file themselves.
 
     Raises:
-        UserError: it is missing, is no regular file or is too large.
+        UserError: it is missing, or is a folder, a pipe or a device.
     """
     try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
-        reason = getattr(error, "strerror", None) or error
-    else:
-        if stat.S_ISREG(status.st_mode) and (most_bytes is None or status.st_size <= most_bytes):
+        if stat.S_ISREG(os.stat(path).st_mode):
             return
         reason = "it is not a regular file"
-        if stat.S_ISREG(status.st_mode):
-            reason = f"it has more than {most_bytes >> 20} MB"
-    raise UserError(f"{path} cannot be read ({reason}): check its name and its permissions")
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+    raise UserError(f"cannot read {path}: {reason}; check the name and the permissions")
 
 
 def make_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Turns a PyTorch original's checkpoint into a network directory.
+"""Turn a PyTorch original's checkpoint into a network directory.
 
     diffcf convert SOURCE --kind KIND --out DIR [--preset NAME]
         [--flags "--num_channels 128 ..." | --flags_json FILE]
@@ -27,7 +27,7 @@ from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.checkpoint.torch_keys import leaves, read_variables, torch_key, unwrapped
 from diffcf_jax.checkpoint.torch_reader import read_state_dict
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import check_regular_file
+from diffcf_jax.files import read_text
 
 
 def describe_unconverted(arguments: str) -> dict[str, Any]:
@@ -119,10 +119,10 @@ def read_flags(
     if text is not None:
         flags.update(_split_flags(text))
     if json_file is not None:
-        check_regular_file(json_file, 1 << 24)
+        content = read_text(json_file)
         try:
-            given = json.loads(json_file.read_text())
-        except (OSError, ValueError, RecursionError) as error:
+            given = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{json_file} cannot be read as JSON: {error}.") from None
         if not isinstance(given, dict):
             raise UserError(f"{json_file} must hold a JSON object of flags.")
@@ -230,7 +230,7 @@ def _convert(args: flags.FlagValues, arguments: list[str]) -> None:
 
 main = cli.Command(
     program=functools.partial(shipped.command, "convert"),
-    about="""Turns a PyTorch original's checkpoint into a network directory.
+    about="""Turn a PyTorch original's checkpoint into a network directory.
 
 SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
 nothing is written.""",

@@ -130,7 +130,7 @@ def _words(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_words(part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is Sequence:
-        return "a list of numbers"
+        return f"a list of numbers up to {_LARGEST}"
     return {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "null")
 
 

@@ -1,4 +1,4 @@
-"""Turns a network directory into a safetensors file with a PyTorch original's keys.
+"""Turn a network directory into a safetensors file with a PyTorch original's keys.
 
     diffcf export NETWORK --out FILE.safetensors
 
@@ -165,7 +165,7 @@ def _export(args: flags.FlagValues, arguments: list[str]) -> None:
 
 main = cli.Command(
     program=functools.partial(shipped.command, "export"),
-    about="""Writes a network's weights with the PyTorch original's keys, as a safetensors file.
+    about="""Write a network's weights with the PyTorch original's keys, as a safetensors file.
 
 The file's metadata holds the flags with which the original builds the same network.""",
     run=_export,

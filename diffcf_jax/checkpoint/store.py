@@ -20,12 +20,11 @@ from diffcf_jax.checkpoint.network import (
     fingerprint,
 )
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import check_regular_file
+from diffcf_jax.files import check_regular_file, read_text
 from diffcf_jax.shipped import command, find_checkpoint
 
 FORMAT = 1
 _HINT = "copy or train the checkpoint again"
-_MOST_BYTES = 1 << 24  # of a network.json
 
 
 def save_network(directory: str | os.PathLike, description: dict, variables: Any) -> None:
@@ -188,10 +187,10 @@ def read_description(directory: Path) -> dict[str, Any]:
             f"There is no network at {directory.absolute()}: {path.name} is missing; give a "
             f"directory that {command('train')} or {command('convert')} wrote."
         )
-    check_regular_file(path, _MOST_BYTES)
+    text = read_text(path, remedy=_HINT)
     try:
-        description = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        description = json.loads(text)
+    except (ValueError, RecursionError) as error:
         reason = str(error)[:200]
         raise UserError(f"{path} is not valid JSON ({reason}); {_HINT}.") from None
     found = description.get("format") if isinstance(description, dict) else None

@@ -115,7 +115,8 @@ def from_torch(path: Path, array: np.ndarray) -> np.ndarray:
         array = array.transpose(2, 3, 1, 0)
     elif path[-1] == "kernel":
         array = array.reshape(array.shape[:2]).T
-    return np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused by its name later
+        return np.ascontiguousarray(array, np.float32)
 
 
 def to_torch(path: Path, array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reads PyTorch checkpoints and pickled numpy arrays without PyTorch, and without running them.
+"""Read PyTorch checkpoints and pickled numpy arrays without PyTorch, and without running them.
 
 Formats: torch's zip files (also Lightning's `.ckpt`), its older pickle stream (often `.tar`),
 plain pickles of numpy arrays as Python 2 wrote them (VGGFace2), and safetensors. Arrays are

@@ -35,7 +35,7 @@ def face_corners(landmarks: np.ndarray) -> np.ndarray:
 
 
 def crop_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> Image.Image:
-    """Cuts the square around a face out of a photo, as `size` x `size` pixels.
+    """Cut the square around a face out of a photo, as `size` x `size` pixels.
 
     Where the square leaves the photo, the photo is continued by reflection, which blurs and fades
     to the median colour with the distance.
@@ -46,7 +46,7 @@ def crop_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> Im
         size: width and height of the result; CelebA-HQ has 1024.
     """
     corners = face_corners(landmarks)
-    scale = size / np.hypot(*(corners[3] - corners[0]))  # output pixels a pixel of the photo
+    scale = size / np.hypot(*(corners[3] - corners[0]))  # output pixels per pixel of the photo
 
     shrink = int(np.floor(0.5 / scale))
     if shrink > 1:
@@ -87,7 +87,7 @@ def crop_face(image: Image.Image, landmarks: np.ndarray, size: int = 1024) -> Im
 
 
 def _continue(image: Image.Image, padding: np.ndarray, blur: float) -> Image.Image:
-    """Adds a margin (left, top, right, bottom) of the blurred and faded reflection."""
+    """Add a margin (left, top, right, bottom) of the blurred and faded reflection."""
     left, top, right, bottom = padding
     pixels = np.pad(np.float32(image), ((top, bottom), (left, right), (0, 0)), "reflect")
     height, width, _ = pixels.shape

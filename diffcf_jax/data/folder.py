@@ -67,7 +67,7 @@ class ImageFolder:
 
 
 def read_targets(path: str | os.PathLike, names: set[str]) -> dict[str, tuple[float, float | None]]:
-    """Reads a table of targets: comma-separated, UTF-8, header `name,target[,y_true]`.
+    """Read a table of targets: comma-separated, UTF-8, header `name,target[,y_true]`.
 
     Columns may come in any order; `y_true` may be left empty.
 

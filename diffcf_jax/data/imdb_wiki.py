@@ -48,7 +48,7 @@ _SOURCE = "run_all.sh of https://github.com/yiminglin-ai/imdb-clean makes it"
 def open_imdb_wiki(
     path: str | os.PathLike, split: str, image_size: int = 256, limit: int | None = None
 ) -> LabelledImages:
-    """Opens the cropped images of a split; their labels are ages in years.
+    """Open the cropped images of a split; their labels are ages in years.
 
     Args:
         path: the folder with the crops and the tables of ages, see the module; "~" is the home
@@ -89,7 +89,7 @@ def crop_all(
     workers: int | None = None,
     crop_size: int = 1024,
 ) -> dict[str, str]:
-    """Crops every face of IMDB-WIKI-clean and writes the tables of ages beside the crops.
+    """Crop every face of IMDB-WIKI-clean and writes the tables of ages beside the crops.
 
     A face is cropped as in CelebA-HQ, then reduced (bilinear, antialiased) and saved as JPEG of
     quality 95. A photo that cannot be cropped is left out of the tables.
@@ -98,7 +98,7 @@ def crop_all(
         source: IMDB-WIKI-clean, see the module.
         out: gets the crops and the tables.
         image_size: width and height of the crops, in pixels.
-        workers: threads; None is one a core (Pillow works outside of Python's lock).
+        workers: threads; None is one per core (Pillow works outside of Python's lock).
         crop_size: width and height of the crops before they are reduced; CelebA-HQ has 1024.
 
     Returns:
@@ -144,7 +144,7 @@ def _crop_file(
     image_size: int,
     crop_size: int,
 ) -> str | None:
-    """Writes one crop; why not, if it cannot be made."""
+    """Write one crop; why not, if it cannot be made."""
     path = out / name
     if path.exists():
         return None

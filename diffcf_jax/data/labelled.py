@@ -60,7 +60,7 @@ def open_labelled(
     image_size: int,
     held_out: float = 0.1,
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Opens a folder of images with its table `name,y`, split in two by the images' names.
+    """Open a folder of images with its table `name,y`, split in two by the images' names.
 
     Args:
         path: the folder; images may lie in folders below it.

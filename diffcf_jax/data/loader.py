@@ -40,7 +40,7 @@ class Batches(Iterator):
         return images, labels
 
     def close(self) -> None:
-        """Ends the stream and its worker processes, if any."""
+        """End the stream and its worker processes, if any."""
         self._stream.close()
 
 
@@ -53,7 +53,7 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Yields images (uint8 [B, H, W, 3]) and labels (float32 [B]) of each update from `start` on.
+    """Yield images (uint8 [B, H, W, 3]) and labels (float32 [B]) of each update from `start` on.
 
     Every epoch is a fresh shuffle; its last rows that do not fill a batch are left out. The rows of
     a batch depend on (seed, update) only, so a run that restarts continues the same stream with any
@@ -62,7 +62,7 @@ def batches(
     Args:
         data: a data set with `labels` (float32 [N]); with `images` (uint8 [N, H, W, 3]) its rows
             are taken from there, otherwise its records are read one by one.
-        batch_size: images an update, of all processes together.
+        batch_size: images per update, of all processes together.
         seed: of the shuffles.
         start: the first update, from 0.
         workers: processes that read files ahead. 0: this process reads, and keeps as many decoded
@@ -106,7 +106,7 @@ def batch_rows(size: int, batch_size: int, seed: int, update: int) -> np.ndarray
 
 
 def read_rows(data: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """Reads some records; for one that cannot be read the next readable record is taken.
+    """Read some records; for one that cannot be read the next readable record is taken.
 
     Args:
         data: a data set with `labels`.
@@ -133,7 +133,7 @@ def read_rows(data: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict
 
 
 def note_skipped(skipped: dict[str, str], bad: Mapping[str, str], data: Any) -> None:
-    """Adds files that could not be read to those that are known, and tells of the new ones.
+    """Add files that could not be read to those that are known, and reports the new ones.
 
     Args:
         skipped: why a file could not be read, by name; of all reads so far.
@@ -151,7 +151,7 @@ def note_skipped(skipped: dict[str, str], bad: Mapping[str, str], data: Any) -> 
 
 
 def _check_share(bad: dict[str, str], data: Any) -> None:
-    """Raises a UserError if more than 1% of a data set's files cannot be read."""
+    """Raise a UserError if more than 1% of a data set's files cannot be read."""
     size = getattr(data, "total", len(data))  # of a part, that of the whole
     if len(bad) > LARGEST_BAD_SHARE * size:
         raise UserError(
@@ -191,7 +191,7 @@ class _Cached:
 def _read_ahead(
     data: Any, rows: Callable[[int], np.ndarray], start: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, str]]]:
-    """Yields the batches of update `start`, `start + 1`, ... from worker processes, in order."""
+    """Yield the batches of update `start`, `start + 1`, ... from worker processes, in order."""
     # Started afresh instead of forked: a fork of a process with JAX's threads can hang.
     context = multiprocessing.get_context("spawn")
     ended, parent_end = context.Pipe(duplex=False)
@@ -214,7 +214,7 @@ def _read_ahead(
 
 
 def _submit(pool: ProcessPoolExecutor, rows: np.ndarray) -> Future:
-    """Hands a batch to the workers, of which this may start another."""
+    """Hand a batch to the workers, of which this may start another."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         return pool.submit(_read_in_worker, rows)
     # A worker inherits what is blocked here, so that it is deaf from its first instruction on.

@@ -162,7 +162,7 @@ class VariedSquares(Squares):
 def render_square(
     inner: int, background: int, row: int, column: int, noise: np.ndarray
 ) -> np.ndarray:
-    """Draws one image.
+    """Draw one image.
 
     Args:
         inner: red value of the inner square, 0 to 255.

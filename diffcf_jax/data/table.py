@@ -1,4 +1,4 @@
-"""Tables of numbers that belong to images: comma-separated, one row an image, cells checked."""
+"""Tables of numbers that belong to images: comma-separated, one row per image, cells checked."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import check_regular_file
+from diffcf_jax.files import read_bytes
 
 MOST_BYTES = 1 << 28  # of a table
 
@@ -27,7 +27,7 @@ def read_table(
     columns: Sequence[str],
     optional: Sequence[str] = (),
 ) -> dict[str, tuple[float | None, ...]]:
-    """Reads the numbers of each image: comma-separated, UTF-8, header `name` and the columns.
+    """Read the numbers of each image: comma-separated, UTF-8, header `name` and the columns.
 
     Columns may come in any order; those that are optional may be missing or have empty cells.
 
@@ -95,13 +95,7 @@ def read_table(
 
 def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     """Line numbers and cells of all lines that are not blank (",," is: spreadsheets write it)."""
-    check_regular_file(path, MOST_BYTES)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): check its name and its permissions"
-        ) from error
+    data = read_bytes(path, MOST_BYTES, "check its name and its permissions")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

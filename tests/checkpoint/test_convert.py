@@ -267,10 +267,10 @@ def test_weights_that_are_not_finite_are_refused_by_name(value):
 def test_names_of_any_length_and_shapes_of_any_depth():
     state_dict = random_state_dict("ddpm", TINY)
     with pytest.raises(UserError) as caught:
-        import_network("ddpm", state_dict | {"x" * 50_000_000: np.zeros(1)}, TINY)
+        import_network("ddpm", state_dict | {"x" * 5_000_000: np.zeros(1)}, TINY)
     assert len(str(caught.value)) < 500
     deep = read_state_dict(FORMATS / "resnet.ckpt")
-    deep |= {f"model.layer1.{i}.conv2.weight": np.zeros(1) for i in range(100_000)}
+    deep |= {f"model.layer1.{i}.conv2.weight": np.zeros(1) for i in range(600)}
     with pytest.raises(UserError, match="deeper than"):
         import_network("resnet-regressor", deep)
     mu = {"model.mu": np.full((1, 3, 1, 1), np.nan)}

@@ -187,7 +187,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path, regressor, name):
     for make in os.mkfifo, lambda path: path.symlink_to("/dev/zero"):
         path.unlink()
         make(path)
-        refused(tmp_path / "network", f"{name} cannot be read (it is not a regular file)")
+        refused(tmp_path / "network", f"{name}: it is not a regular file")
 
 
 def test_orbax_metadata_with_other_keys(tmp_path, regressor):

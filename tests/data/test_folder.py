@@ -175,7 +175,7 @@ def test_table_that_is_no_utf8_or_no_file(tmp_path):
         folder_refused(tmp_path, f"data.csv, line {line}", "UTF-8")
     (tmp_path / "data.csv").unlink()
     (tmp_path / "data.csv").mkdir()
-    folder_refused(tmp_path, "data.csv", "cannot be read")
+    folder_refused(tmp_path, "cannot read", "data.csv")
 
 
 def test_names_in_either_unicode_form(tmp_path):
@@ -199,10 +199,10 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
     with pytest.raises(UserError, match=r"b\.png .*not a regular file"):
         ImageFolder(tmp_path, SIZE)[1]
     os.mkfifo(tmp_path / "data.csv")
-    folder_refused(tmp_path, "data.csv cannot be read (it is not a regular file)")
+    folder_refused(tmp_path, "data.csv: it is not a regular file")
     (tmp_path / "data.csv").unlink()
     (tmp_path / "data.csv").symlink_to("/dev/zero")
-    folder_refused(tmp_path, "data.csv cannot be read (it is not a regular file)")
+    folder_refused(tmp_path, "data.csv: it is not a regular file")
 
 
 NAMES = ["a.png", "b c.png", "sub/d.png", 'quo"te.jpg', "é.png", "x,y.png"]

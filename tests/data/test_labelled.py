@@ -119,7 +119,7 @@ def test_labels_that_float32_cannot_tell_apart(folder):
 
 
 def test_other_refusals(folder, tmp_path_factory):
-    refused(folder, "nowhere.csv", "cannot be read", labels="nowhere.csv")
+    refused(folder, "nowhere.csv", "cannot read", labels="nowhere.csv")
     refused(folder, "held_out=1.5", held_out=1.5)
     refused(folder, "held_out=1e-09", "none to hold out", held_out=1e-9)
     refused(folder, "none to train on", held_out=1 - 1e-9)
