@@ -6,7 +6,6 @@ from typing import Any
 
 from diffcf_jax.data.celeba_hq import CelebAHQ
 from diffcf_jax.data.folder import ImageFolder
-from diffcf_jax.data.imdb_wiki import open_imdb_wiki
 from diffcf_jax.data.labelled import open_labelled
 from diffcf_jax.data.squares import Squares, VariedSquares
 from diffcf_jax.errors import UserError
@@ -68,6 +67,8 @@ def open_training_data(data: Mapping[str, Any], image_size: int) -> tuple[Any, A
             CelebAHQ(path, split, image_size, target_attribute=attribute)
             for split in ("train", "validation")
         )
+    from diffcf_jax.data.imdb_wiki import open_imdb_wiki  # imports scipy.ndimage, which takes long
+
     return tuple(open_imdb_wiki(path, split, image_size) for split in ("train", "validation"))
 
 

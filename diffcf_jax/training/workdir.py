@@ -65,7 +65,7 @@ class Workdir:
             return  # nothing was saved yet, so that another config may take the place
         if before is None:
             raise UserError(
-                f"{path} holds a network, but no config.json tells what training it belongs to; "
+                f"{path} holds a network, but no config.json says which training it belongs to; "
                 "use another --workdir."
             )
         contents = before.pop("contents", None)  # earlier versions did not write them

@@ -42,6 +42,8 @@ def test_what_a_training_leaves(whole, folder):
     assert network.description["mean"] == pytest.approx(labels.mean())
     assert network.description["scale"] == pytest.approx(labels.std())
     assert network.description["training"]["step"] == 4
+    count = sum(leaf.size for leaf in jax.tree.leaves(network.variables))
+    assert f"Total: {count:,}" in (workdir / "parameters.txt").read_text()
     best = load_network(workdir / "best")
     jax.tree.map(np.testing.assert_array_equal, best.variables, network.variables)
     last = lines(workdir)[-1]
