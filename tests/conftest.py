@@ -1,10 +1,41 @@
 """The tests run on the CPU unless JAX_PLATFORMS says otherwise, and compile a program only once."""
 
 import os
+from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when jax is imported
+# Read when JAX is imported, by the workers and by every process that a test starts. Programs that
+# compile fast are kept, too: the tests make many of them anew.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-import jax
 
-jax.config.update("jax_compilation_cache_dir", ".pytest_cache/xla")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+def pytest_addoption(parser):
+    parser.addoption(
+        "--originals",
+        metavar="DIR",
+        help="compare with all recorded vectors of the PyTorch originals in DIR, too",
+    )
+
+
+# Each worker takes the next file when it has nothing to do. With those first that take the most
+# CPU time, all end at about the same time.
+LONGEST = [
+    "tests/eval/test_parity.py",
+    "tests/test_resume.py",
+    "tests/test_run.py",
+    "tests/counterfactual/test_batching.py",
+    "tests/test_shipped.py",
+    "tests/test_commands.py",
+    "tests/test_api.py",
+    "tests/test_readme.py",
+]
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # the order of xdist is by the number of tests
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: [item.location[0] != name for name in LONGEST])

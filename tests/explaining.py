@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from diffcf_jax import main
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,17 +30,17 @@ def save_networks(folder, method="acre"):
     return [f"--config=configs/squares_{method}.py", *flags]
 
 
+def explain(out, *arguments):
+    """Does in this process what explain.py does."""
+    assert main.explain([f"--workdir={out}", *arguments]) == 0
+
+
 def start(out, *arguments, **environment):
     """Starts explain.py."""
-    command = [sys.executable, "explain.py", f"--workdir={out}"]
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache/xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     return subprocess.Popen(
-        [*command, *arguments],
+        [sys.executable, "explain.py", f"--workdir={out}", *arguments],
         cwd=ROOT,
-        env={**os.environ, **cache, **environment},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,12 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffcf_jax.counterfactual.losses import DISTANCES, l1, l2
-from tests.parity_rows import assert_parity
-
-
-def test_recorded_distance_terms_and_projections():
-    assert_parity("acre_terms", at_least=20)
-    assert_parity("acre_terms", x64=False, at_least=20)
 
 
 def test_values():

@@ -10,21 +10,52 @@ import numpy as np
 import pytest
 
 from eval.parity.__main__ import compare_folder, main
-from tests.parity_rows import GOLDEN, assert_parity
 
-# All vectors of the originals, where somebody has them beside the repository
-ALL = Path(__file__).parents[3] / "shared" / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+# Folder, in float64 or float32, and how many quantities it has at least.
+FOLDERS = [
+    ("acre_a", True, 29),
+    ("diffae_a", True, 41),
+    ("unet_a", True, 7),
+    ("unet_a", False, 7),
+    ("densenet_a", True, 1),
+    ("resnet_a", True, 1),
+    ("ckpt_formats", True, 1),
+    ("ddim", True, 40),
+    ("ddim", False, 30),
+    ("diffusion", True, 50),
+    ("diffusion", False, 50),
+    ("acre_terms", True, 20),
+    ("acre_terms", False, 20),
+    ("mask", True, 10),
+    ("mask", False, 10),
+]
 
 
-@pytest.mark.parametrize("folder", ["densenet_a", "resnet_a", "ckpt_formats"])
-def test_kinds_that_no_other_test_compares(folder):
-    assert_parity(folder)
+def pytest_generate_tests(metafunc):
+    if "original" in metafunc.fixturenames:
+        originals = metafunc.config.getoption("originals")
+        found = sorted(Path(originals).glob("*/config.json")) if originals else []
+        if originals and not found:
+            raise pytest.UsageError(f"--originals={originals}: there is no DIR/*/config.json.")
+        folders = [path.parent for path in found]
+        metafunc.parametrize("original", folders, ids=lambda folder: folder.name)
 
 
-@pytest.mark.parametrize("folder", sorted(ALL.glob("*/config.json")), ids=lambda p: p.parent.name)
-def test_all_vectors(folder):
+@pytest.mark.parametrize(("folder", "x64", "at_least"), FOLDERS)
+def test_recorded_vectors(folder, x64, at_least):
+    """Everything in a folder of tests/golden."""
+    with jax.enable_x64(x64):
+        rows = compare_folder(GOLDEN / folder, x64)
+    assert len(rows) >= at_least
+    assert not [row for row in rows if not row.passed]
+
+
+def test_all_vectors(original):
+    """Everything in the folder that the option --originals names."""
     with jax.enable_x64(True):
-        rows = compare_folder(folder.parent, x64=True)
+        rows = compare_folder(original, x64=True)
     assert not [row for row in rows if not row.passed]
 
 
