@@ -55,7 +55,6 @@ def test_a_network_that_was_about_to_be_replaced_comes_back(tmp_path):
     assert not older.exists()
 
 
-<<<<<<< HEAD
 @pytest.fixture(scope="module")
 def regressor(tmp_path_factory):
     """A network directory, to be copied."""
@@ -64,11 +63,6 @@ def regressor(tmp_path_factory):
 
 def refused(path, *words):
     with pytest.raises(UserError) as caught:
-=======
-def test_errors_name_the_file_and_the_remedy(tmp_path):
-    path = tmp_path / "network"
-    with pytest.raises(UserError, match=f"no network at {path}.*diffcf train or diffcf convert"):
->>>>>>> refs/heads/package
         load_network(path)
     sentence = str(caught.value)
     assert str(path) in sentence and "\n" not in sentence and len(sentence) < 600
