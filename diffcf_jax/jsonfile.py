@@ -76,7 +76,10 @@ def _check_values(value: Any, depth: int) -> None:
 
 def strict_json(value: Any, indent: int | None = None) -> str:
     """JSON that every parser reads: NaN and infinities become null, tuples lists, paths text."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError):  # not plain yet, which is slow to make for many lines
+        return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

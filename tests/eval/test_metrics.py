@@ -10,8 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffcf_jax.checkpoint.network import abstract_variables, build_module, init_variables
-from diffcf_jax.checkpoint.store import save_network
+from diffcf_jax.checkpoint.network import build_module
 from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares, inner_mask
 from diffcf_jax.errors import UserError
@@ -20,19 +19,16 @@ from diffcf_jax.results.log import read_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from eval.metrics import BATCH_SIZE, evaluate, format_table, load_regressor, measure, square_metrics
+from tests import tiny
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "squares" / "io.npz"
 
-TINY = {"kind": "resnet", "model": {"width": 4, "blocks": [1, 1]}, "image_size": 64}
-
 
 def save_tiny(folder, seed, **description):
-    description = {**TINY, "unit": None, "mean": 0.0, "scale": 1.0, **description}
-    variables = jax.jit(lambda key: init_variables(description, key))(jax.random.key(seed))
-    save_network(folder, description, variables)
-    return lambda images: np.asarray(
-        build_module(description).apply(variables, np.asarray(images, np.float32))
-    )
+    description = {**tiny.REGRESSOR, "unit": None, "mean": 0.0, "scale": 1.0, **description}
+    tiny.save(folder, description, seed)
+    apply, variables = jax.jit(build_module(description).apply), tiny.variables(description, seed)
+    return lambda images: np.asarray(apply(variables, np.asarray(images, np.float32)))
 
 
 def write_run(folder, pairs, config):
@@ -189,12 +185,17 @@ def test_user_errors(tmp_path):
     write_run(tmp_path / "none", [], {"method": {"threshold": 0.05}})
     with pytest.raises(UserError, match="holds no counterfactual"):
         evaluate(tmp_path / "none")
-    model = {"channels": 32, "channel_mult": [1], "num_res_blocks": 1}
-    description = {"kind": "ddpm", "model": model, "image_size": 8}
-    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract_variables(description))
-    save_network(tmp_path / "other", description, zeros)
+    tiny.save(tmp_path / "other", tiny.DDPM)
     with pytest.raises(UserError, match='holds a "ddpm", not a regressor'):
         load_regressor(tmp_path / "other")
+
+
+def test_images_from_outside_are_not_measured(tmp_path):
+    image = np.zeros((4, 4, 3), np.uint8)
+    pairs = [(Record(0, "a.jpg", image, target=0.5), image.astype(np.float32))]
+    (row,) = write_run(tmp_path / "out", pairs, {})
+    with pytest.raises(UserError, match=r"\.\./a\.png. leads out of .*out"):
+        measure(tmp_path / "out", [{**row, "cf": "../a.png"}], 0.05, lambda x: x.mean((1, 2, 3)))
 
 
 def test_command_line_ends_with_status_2_and_one_sentence(tmp_path):
