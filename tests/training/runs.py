@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
 
+from diffcf_jax import main
 from diffcf_jax.files import encode_png
 from diffcf_jax.training.config import TrainConfig
 from diffcf_jax.training.loop import train
@@ -73,10 +72,8 @@ def command_line(folder, *arguments):
 
 def train_here(workdir, arguments):
     """What train.py does with these flags, in this process."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    values(["train.py", *arguments])
-    return train(workdir, TrainConfig.from_dict(values.config.to_dict()))
+    values, _ = main.train.parse([f"--workdir={workdir}", *arguments])
+    return train(values.workdir, TrainConfig.from_dict(values.config.to_dict()))
 
 
 def start(workdir, arguments, **environment):
