@@ -1,4 +1,4 @@
-"""Draws images/squares.png, the first picture of the README: python docs/picture.py (a minute).
+"""Draws images/squares.png, the first picture of the README: python docs/picture.py (two minutes).
 
 Five validation squares on their way to their "mirror" targets, with the shipped networks and the
 options of configs/squares_acre.py and squares_diffae.py.
@@ -14,7 +14,7 @@ from diffcf_jax.data.squares import Squares
 from diffcf_jax.files import to_uint8
 from diffcf_jax.report.figures import heatmap
 
-SQUARES = (51, 155, 297, 442, 572)
+SQUARES = (16, 155, 262, 336, 570)
 TILE, GAP, LEFT, TOP = 128, 8, 112, 28
 
 
