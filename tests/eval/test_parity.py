@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 # Folder, in float64 or float32, and how many quantities it has at least.
 FOLDERS = [
     ("acre_a", True, 29),
-    ("diffae_a", True, 41),
+    ("diffae_a", True, 60),
     ("unet_a", True, 7),
     ("unet_a", False, 7),
     ("densenet_a", True, 1),
