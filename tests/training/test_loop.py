@@ -147,7 +147,7 @@ def test_a_latent_dpm_keeps_the_statistics_of_its_codes_and_its_diffae(folder, t
         "diffusion": {"steps": 100, "schedule": "const0.008", "variance": "fixed_large"},
     }
     config = dict(
-        network=latent, objective={"diffae": diffae, "sample_steps": 1, "decode_steps": 1},
+        network=latent, objective={"diffae": diffae, "sample_steps": 2, "decode_steps": 2},
         evaluation={"images": 4, "regressor": regressor},
     )  # fmt: skip
     summary = train_on(folder, tmp_path / "latent", **config, steps=1)
@@ -159,7 +159,7 @@ def test_a_latent_dpm_keeps_the_statistics_of_its_codes_and_its_diffae(folder, t
     assert (stats["z_std"] > 0).all() and jnp.any(stats["z_mean"] != 0)
     assert len(list((tmp_path / "latent" / "pictures").iterdir())) == 1
 
-    images = sample_images(load_network(diffae), network, 2, code_steps=1, decode_steps=1)
+    images = sample_images(load_network(diffae), network, 2, code_steps=2, decode_steps=2)
     assert images.shape == (2, SIZE, SIZE, 3) and 0 <= images.min() <= images.max() <= 1
     with pytest.raises(UserError, match="kind latent_dpm, not a resnet"):
         sample_images(load_network(diffae), load_network(regressor), 2)

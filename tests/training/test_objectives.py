@@ -67,7 +67,7 @@ def test_generator_losses(description, options, images):
 
 def test_noise_weighting(images):
     uniform, weighted = (
-        objective_of(tiny.DIFFAE, {"weighting": w, "decode_steps": 1}) for w in ("uniform", "noise")
+        objective_of(tiny.DIFFAE, {"weighting": w, "decode_steps": 2}) for w in ("uniform", "noise")
     )
     variables, key = tiny.variables(tiny.DIFFAE), jax.random.key(2)
     losses = [held_out_losses(o, variables, images, key) for o in (uniform, weighted)]
@@ -79,7 +79,7 @@ def test_noise_weighting(images):
 
 
 def test_scales(images):
-    objective = objective_of(tiny.DIFFAE, {"scales": (1, 4), "decode_steps": 1})
+    objective = objective_of(tiny.DIFFAE, {"scales": (1, 4), "decode_steps": 2})
     key = jax.random.key(2)
     # A network of zeros misses the whole target.
     zeros = jax.tree.map(jnp.zeros_like, tiny.variables(tiny.DIFFAE))
