@@ -3,12 +3,18 @@
 import os
 from pathlib import Path
 
+from jaxtyping import install_import_hook
+
 # Read when JAX is imported, by the workers and by every process that a test starts. Programs that
 # compile fast are kept, too: the tests make many of them anew.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+# Where annotations name shapes, they are checked at every call: before anything imports these.
+CHECKED = ["diffusion", "counterfactual.losses", "counterfactual.refinement"]
+install_import_hook([f"diffcf_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 
 def pytest_addoption(parser):
