@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffcf_jax.models import layers
 from diffcf_jax.models.layers import (
     AttentionBlock,
     Downsample,
@@ -13,25 +14,29 @@ from diffcf_jax.models.layers import (
     Projection,
     ResBlock,
     Upsample,
-    avg_pool,
-    depth_to_space,
-    space_to_depth,
     timestep_embedding,
-    upsample_nearest,
+)
+
+avg_pool, upsample_nearest = jax.jit(layers.avg_pool), jax.jit(layers.upsample_nearest)
+space_to_depth, depth_to_space = (
+    jax.jit(function, static_argnums=1)
+    for function in (layers.space_to_depth, layers.depth_to_space)
 )
 
 
 def normal(seed, *shape):
-    return np.asarray(jax.random.normal(jax.random.key(seed), shape))
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def with_noise(module, *inputs):
     """Variables without the zeros that a fresh block hides its last layer behind."""
     variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     leaves, tree = jax.tree.flatten(variables)
-    return jax.tree.unflatten(
-        tree, [0.3 * jnp.asarray(normal(i, *leaf.shape)) for i, leaf in enumerate(leaves)]
-    )
+    return jax.tree.unflatten(tree, [0.3 * normal(i, *leaf.shape) for i, leaf in enumerate(leaves)])
+
+
+def apply(module, variables, *inputs):
+    return jax.jit(module.apply)(variables, *inputs)
 
 
 def group_norm(x, scale, bias):
@@ -88,8 +93,8 @@ def test_group_norm(channels):
     variables = with_noise(GroupNorm(), x)
     parameters = variables["params"]
     expected = group_norm(x, np.asarray(parameters["scale"]), np.asarray(parameters["bias"]))
-    np.testing.assert_allclose(GroupNorm().apply(variables, x), expected, atol=2e-5)
-    half = GroupNorm(jnp.bfloat16).apply(variables, x.astype(jnp.bfloat16))
+    np.testing.assert_allclose(apply(GroupNorm(), variables, x), expected, atol=2e-5)
+    half = apply(GroupNorm(jnp.bfloat16), variables, x.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(np.float32), expected, atol=0.1)
 
@@ -116,7 +121,7 @@ def test_attention(qkv_before_heads):
         out[..., head * d : (head + 1) * d] = weights @ v
     out = out @ p["proj_out"]["kernel"] + p["proj_out"]["bias"]
     expected = x + out.reshape(x.shape)
-    np.testing.assert_allclose(block.apply(variables, x), expected, atol=1e-4)
+    np.testing.assert_allclose(apply(block, variables, x), expected, atol=1e-4)
 
 
 def test_res_block():
@@ -140,7 +145,7 @@ def test_res_block():
     h = (h * (1 + emb[..., :64]) + emb[..., 64:]) * (1 + dense(cond, "cond_proj"))
     skip = x @ p["skip_conv"]["kernel"][0, 0] + p["skip_conv"]["bias"]
     np.testing.assert_allclose(
-        block.apply(variables, *map(jnp.asarray, (x, normal(1, 2, 5), cond))),
+        apply(block, variables, x, normal(1, 2, 5), cond),
         skip + conv(silu(h), "out_conv"),
         rtol=1e-4,
         atol=1e-4,
@@ -152,16 +157,16 @@ def test_res_block_of_the_encoder_has_one_convolution():
     block = ResBlock(32, conditioned=False)
     variables = with_noise(block, x)
     assert sorted(variables["params"]) == ["in_conv", "in_norm"]
-    down = ResBlock(32, "down", conditioned=False).apply(variables, x)
+    down = apply(ResBlock(32, "down", conditioned=False), variables, x)
     p = variables["params"]
-    h = nn.silu(GroupNorm().apply({"params": p["in_norm"]}, x))
+    h = nn.silu(apply(GroupNorm(), {"params": p["in_norm"]}, x))
     expected = avg_pool(x) + conv3x3(
         np.asarray(avg_pool(h)),
         np.asarray(p["in_conv"]["kernel"]),
         np.asarray(p["in_conv"]["bias"]),
     )
     np.testing.assert_allclose(down, expected, atol=1e-4)
-    assert ResBlock(32, "up", conditioned=False).apply(variables, x).shape == (2, 8, 8, 32)
+    assert apply(ResBlock(32, "up", conditioned=False), variables, x).shape == (2, 8, 8, 32)
 
 
 def test_resampling_outside_of_res_blocks():
@@ -170,9 +175,9 @@ def test_resampling_outside_of_res_blocks():
         variables = with_noise(block, x)
         p = jax.tree.map(np.asarray, variables["params"]["conv"])
         expected = conv3x3(np.asarray(before), p["kernel"], p["bias"], stride)
-        np.testing.assert_allclose(block.apply(variables, x), expected, atol=1e-5)
-    np.testing.assert_array_equal(Downsample(with_conv=False).apply({}, x), avg_pool(x))
-    np.testing.assert_array_equal(Upsample(with_conv=False).apply({}, x), upsample_nearest(x))
+        np.testing.assert_allclose(apply(block, variables, x), expected, atol=1e-5)
+    np.testing.assert_array_equal(apply(Downsample(with_conv=False), {}, x), avg_pool(x))
+    np.testing.assert_array_equal(apply(Upsample(with_conv=False), {}, x), upsample_nearest(x))
 
 
 def test_a_projection_is_one_linear_layer_cut_into_parts():
