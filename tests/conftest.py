@@ -33,6 +33,7 @@ LONGEST = [
     "tests/test_run.py",
     "tests/counterfactual/test_batching.py",
     "tests/test_shipped.py",
+    "tests/test_wheel.py",
     "tests/test_commands.py",
     "tests/test_api.py",
     "tests/test_readme.py",
