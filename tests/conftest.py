@@ -13,7 +13,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Where annotations name shapes, they are checked at every call: before anything imports these.
-CHECKED = ["diffusion", "models", "counterfactual.losses", "counterfactual.refinement"]
+CHECKED = ["diffusion", "counterfactual.losses", "counterfactual.refinement"]
 install_import_hook([f"diffcf_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 
@@ -33,6 +33,7 @@ LONGEST = [
     "tests/test_run.py",
     "tests/counterfactual/test_batching.py",
     "tests/test_shipped.py",
+    "tests/test_wheel.py",
     "tests/test_commands.py",
     "tests/test_api.py",
     "tests/test_readme.py",
