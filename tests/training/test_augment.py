@@ -57,6 +57,4 @@ def test_options():
     images, key = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3)), jax.random.key(1)
     changing = jax.jit(augment, static_argnums=2)
     np.testing.assert_array_equal(changing(images, key, Augmentation()), images)
-    for name, value in (("rolls", True), ("color_noise", (0.1, 0.1, 0.1)), ("tile_noise", 0.1)):
-        changed = changing(images, key, Augmentation(**{name: value}))
-        assert not np.array_equal(changed, images), name
+    assert not np.array_equal(changing(images, key, Augmentation(rolls=True)), images)
