@@ -133,7 +133,7 @@ def test_wrong_arguments(config, capsys):
     assert main(["--config", config, "--batch", "1,x"]) == 2
     assert "--batch=1,x must be whole numbers" in capsys.readouterr().err
     assert main(["--config", config, "--repeats", "0"]) == 2
-    assert "--repeats=0: 0 is not an integer in the range" in capsys.readouterr().err
+    assert "--repeats=0: 0 is not a positive integer" in capsys.readouterr().err
     # The tiny network works on patches, which the originals do not know.
     assert main(["--config", config, "--batch", "1", "--originals", "."]) == 2
     assert "cannot build this network: patch_size" in capsys.readouterr().err
