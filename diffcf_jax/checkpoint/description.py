@@ -99,7 +99,8 @@ def _check_diffusion(diffusion: Any) -> None:
     except UserError:
         raise
     except Exception as error:  # arguments of any type
-        raise UserError(f"diffusion describes no process: {str(error)[:200]}.") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"diffusion describes no process: {reason[:200]}.") from None
 
 
 def _fits(name: str, value: Any, hint: Any) -> bool:
