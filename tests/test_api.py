@@ -9,9 +9,12 @@ import pytest
 
 import diffcf_jax
 from diffcf_jax import ACRE, DiffAERE, Explainer, Explanation, Unit, UserError, load_network
+from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.closure import hoist_constants
+from diffcf_jax.counterfactual.events import Job
 from diffcf_jax.explanation import stop_reason
 from tests import tiny
+from tests.counterfactual import methods
 
 OPTIONS = {"iterations": 15, "step_size": 0.02, "tau": 2}
 
@@ -134,25 +137,23 @@ def test_saved_and_loaded(explanation, images, tmp_path):
         other.save(tmp_path / "out")
 
 
-def test_what_is_not_finite_has_a_reason(generator, diffae, images):
-    def nan_gradient(x):
-        red = x[..., 0].mean((1, 2))
+@pytest.mark.parametrize("make", methods.METHODS.values(), ids=methods.METHODS)
+def test_what_is_not_finite_has_a_reason(make):
+    def nan_gradient(_, x):
+        red = mean_red(x)
         return red + 0.0 * jnp.sqrt(red - red)  # 0 * inf in the backward pass
 
-    def huge(x):
-        return 3e38 * x[..., 0].mean((1, 2))
-
-    acre = ACRE(tau=1, iterations=3)
-    diffaere = DiffAERE(inversion_steps=5, decode_steps=2, iterations=3)
-    for network, method in ((generator, acre), (diffae, diffaere)):
-        for regressor, reason in (
-            (nan_gradient, "the gradient of the regressor is not finite after 1 iterations"),
-            (huge, "the gradient of the regressor is not finite after 1 iterations"),
-            (lambda x: jnp.log(-mean_red(x)), "the regressor's prediction is not finite after 1"),
-        ):
-            found = Explainer(network, regressor, method, batch_size=1).explain(images[:1], 0.9)
-            assert found.reason[0].startswith(reason), (method.name, reason)
-            assert np.isfinite(found.image).all() and not found.success.any()
+    image = np.full((methods.SIZE, methods.SIZE, 3), 0.5, np.float32)
+    for regressor, reason in (
+        (nan_gradient, "the gradient of the regressor is not finite after 1 iterations"),
+        (lambda _, x: 3e38 * mean_red(x), "the gradient of the regressor is not finite after 1"),
+        (lambda _, x: jnp.log(-mean_red(x)), "the regressor's prediction is not finite after 1"),
+    ):
+        method = dataclasses.replace(make(), regressor=regressor)
+        *_, finished = Engine(method, methods.variables(), 1, seed=0).run([Job(0, image, 0.9)])
+        found = finished.counterfactual
+        assert stop_reason(found, 0.05, Unit()).startswith(reason)
+        assert np.isfinite(found.image).all() and not found.success
 
 
 def test_weights_of_a_closure_are_no_constants():
