@@ -107,8 +107,8 @@ def table(batch: int, found: Mapping[str, Mapping[str, Any]]) -> str:
         ratio = f"{_median(theirs[key]) / _median(ours[key]):.2f}" if theirs else ""
         rows.append((label, "".join(f"{cell:>24}" for cell in cells), ratio))
 
-    row("seconds an iteration", "seconds", ".3f")
-    row("CPU seconds an iteration", "cpu_seconds", ".3f")
+    row("seconds per iteration", "seconds", ".3f")
+    row("CPU seconds per iteration", "cpu_seconds", ".3f")
     row("peak memory, GiB", "peak_bytes", ".2f", 1 / 2**30)
     row("seconds until the first iteration", "compile_seconds", ".1f")
     row("seconds a counterfactual", "each_compiled", ".2f")

@@ -60,7 +60,7 @@ def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: FlagVal
     size = generator.description["image_size"]
     rng = np.random.default_rng(0)
     images = rng.random((max(batch, args.images), size, size, 3), np.float32)
-    # Near what is read: an untrained network's predictions move by some 0.01 to 0.1 an iteration.
+    # Near what is read: an untrained network's predictions move by some 0.01 to 0.1 per iteration.
     y_hat = regressor.module.apply(regressor.variables, images)
     targets = y_hat + rng.uniform(-0.2, 0.2, len(images))
     # The config's threshold is in the label's unit, a network's in its own.

@@ -49,7 +49,7 @@ def test_our_own_side(config, capsys):
     assert 0.1 < numbers["peak memory, GiB"] < 4
     assert 0 < numbers["seconds a counterfactual"] < numbers["the same with compiling"]
     # Two timed iterations and two runs of three images are a part of what it took.
-    iterating = 2 * numbers["seconds an iteration"]
+    iterating = 2 * numbers["seconds per iteration"]
     explaining = 6 * numbers["the same with compiling"]
     spent = numbers["seconds until the first iteration"] + iterating + explaining
     assert 0 < iterating < spent < wall + 0.1
@@ -75,8 +75,8 @@ def test_a_side_of_known_speed(tmp_path, monkeypatch):
     monkeypatch.setitem(speed.SIDES, "diffcf_jax", "known_side")
     numbers = read_table(table(3, speed.measure(tmp_path, ["diffcf_jax"], 3, whole_run=True)))
     assert 0.3 <= numbers["seconds until the first iteration"] < 3
-    assert 0.2 <= numbers["seconds an iteration"] < 0.4
-    assert numbers["CPU seconds an iteration"] < 0.05
+    assert 0.2 <= numbers["seconds per iteration"] < 0.4
+    assert numbers["CPU seconds per iteration"] < 0.05
     assert numbers["seconds a counterfactual"] == 0.5
     assert numbers["the same with compiling"] == 2.0
 
@@ -107,7 +107,7 @@ def test_an_update_of_a_training(training, capsys):
     assert main(["--config", f"{training}:ddpm", "--batch", "2", "--repeats", "1"]) == 0
     wall = time.monotonic() - start
     numbers = read_table(capsys.readouterr().out)
-    spent = numbers["seconds until the first iteration"] + numbers["seconds an iteration"]
+    spent = numbers["seconds until the first iteration"] + numbers["seconds per iteration"]
     assert 0 < spent < wall + 0.1
     assert "seconds a counterfactual" not in numbers
 
@@ -146,7 +146,7 @@ def test_the_table_has_medians_spreads_and_ratios():
               "compile_seconds": 1.0}  # fmt: skip
     text = table(4, {"diffcf_jax": ours, "originals": theirs})
     rows = {line[:34].strip(): line[34:].split() for line in text.splitlines()}
-    assert rows["seconds an iteration"] == [
+    assert rows["seconds per iteration"] == [
         "2.000", "(1.000-3.000)", "8.000", "(8.000-9.000)", "4.00"
     ]  # fmt: skip
     assert rows["peak memory, GiB"] == ["1.00", "3.00", "3.00"]
