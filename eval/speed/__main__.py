@@ -111,7 +111,7 @@ def table(batch: int, found: Mapping[str, Mapping[str, Any]]) -> str:
     row("CPU seconds per iteration", "cpu_seconds", ".3f")
     row("peak memory, GiB", "peak_bytes", ".2f", 1 / 2**30)
     row("seconds until the first iteration", "compile_seconds", ".1f")
-    row("seconds a counterfactual", "each_compiled", ".2f")
+    row("seconds per counterfactual", "each_compiled", ".2f")
     row("the same with compiling", "each", ".2f")
     head = f"{'batch ' + str(batch):34}" + "".join(f"{name:>24}" for name in found)
     lines = [head + ("   theirs / ours" if theirs else "")]

