@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffcf_jax.cache import keep_compiled_programs
-from diffcf_jax.checkpoint.network import REGRESSORS, Network
+from diffcf_jax.checkpoint.network import REGRESSORS, Network, fingerprint
 from diffcf_jax.counterfactual.ac_re import ACRE
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.closure import hoist_constants
@@ -213,7 +213,11 @@ class Explainer:
         return {
             "method": {"name": self.method.name, **dataclasses.asdict(self.method)},
             "generator": {"kind": self.generator.kind, "image_size": self.image_size},
-            "regressor": dataclasses.asdict(self.unit),
+            "regressor": {"unit": self.unit.name, "mean": self.unit.mean, "scale": self.unit.scale},
+            "networks": {
+                role: fingerprint(jax.tree.map(np.asarray, variables))
+                for role, variables in self.params.items()
+            },
             "seed": self.seed,
         }
 

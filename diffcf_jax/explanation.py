@@ -86,18 +86,17 @@ class Explanation:
         Raises:
             UserError: the folder cannot be written, or holds results of another config.
         """
-        folder, config = Path(folder).expanduser(), dict(self.config)
-        unit = config["regressor"].get("name")
-        config["regressor"] = {**config["regressor"], "unit": unit}
-        config |= {"data": {"name": "arrays"}, "targets": ""}
+        folder = Path(folder).expanduser()
+        config = {**self.config, "data": {"name": "arrays"}, "targets": ""}
         with locked(folder):
             check_config(folder, config)
             write_config(folder, config)
             before = read_results(folder) if (folder / "results.jsonl").exists() else []
             names = list(dict.fromkeys([*(row["name"] for row in before), *self.names]))
+            ids = {name: id for id, name in enumerate(names)}
             with ResultWriter(folder, names, several_targets=True) as writer:
                 for i, name in enumerate(self.names):
-                    self._save_one(writer, i, names.index(name), unit)
+                    self._save_one(writer, i, ids[name])
             rows = read_results(folder)
             write_results(folder, rows)
             summary = summarise(rows, config, float(self.seconds.sum()), environment())
@@ -159,11 +158,8 @@ class Explanation:
             config=read_summary(folder)["config"],
         )
 
-    def _save_one(self, writer: ResultWriter, i: int, id: int, unit: str | None) -> None:
+    def _save_one(self, writer: ResultWriter, i: int, id: int) -> None:
         name, target = self.names[i], float(self.target[i])
-        if not _is_finite(self, i):
-            writer.save_error(id, name, target, self.reason[i] or not_finite(name))
-            return
         found = Counterfactual(
             image=self.image[i],
             reconstruction=self.reconstruction[i],
@@ -176,7 +172,13 @@ class Explanation:
             curve=self.curve[i],
             mask=None,
         )
-        record = Record(id, name, to_uint8(self.input[i], name))
+        if not is_finite(found):
+            writer.save_error(id, name, target, self.reason[i] or not_finite(name))
+            return
+        record, unit = (
+            Record(id, name, to_uint8(self.input[i], name)),
+            self.config["regressor"]["unit"],
+        )
         writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit)
 
 
@@ -208,8 +210,3 @@ def is_finite(found: Any) -> bool:
     """Whether a result can be saved: its images and predictions are finite."""
     values = (found.image, found.reconstruction, found.y_final, found.y_initial)
     return all(np.isfinite(value).all() for value in values)
-
-
-def _is_finite(explanation: Explanation, i: int) -> bool:
-    names = ("image", "reconstruction", "y_final", "y_initial")
-    return all(np.isfinite(getattr(explanation, name)[i]).all() for name in names)

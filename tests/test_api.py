@@ -132,9 +132,18 @@ def test_saved_and_loaded(explanation, images, tmp_path):
     assert loaded.mask is None and loaded.config["method"]["tau"] == 2
     explanation.save(tmp_path / "out")  # replaces its own results
     assert len(Explanation.load(tmp_path / "out")) == 3
-    other = dataclasses.replace(explanation, config={**explanation.config, "seed": 5})
-    with pytest.raises(UserError, match="holds results of another config: seed"):
-        other.save(tmp_path / "out")
+    for change, message in (
+        ({"seed": 5}, "holds results of another config: seed"),
+        ({"networks": {"generator": "another"}}, r"holds results of another config: networks\."),
+    ):
+        other = dataclasses.replace(explanation, config={**explanation.config, **change})
+        with pytest.raises(UserError, match=message):
+            other.save(tmp_path / "out")
+    years = {**loaded.config, "regressor": {"unit": "years", "mean": 0.0, "scale": 1.0}}
+    dataclasses.replace(loaded, config=years).save(tmp_path / "years")
+    again = Explanation.load(tmp_path / "years")
+    assert again.config["regressor"]["unit"] == "years"
+    assert "Target (years)" in again.report(tmp_path / "report").read_text()
 
 
 @pytest.mark.parametrize("make", methods.METHODS.values(), ids=methods.METHODS)
