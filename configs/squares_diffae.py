@@ -4,8 +4,8 @@ python explain.py --config configs/squares_diffae.py --workdir out_diffae
 python -m eval.metrics --results out_diffae
 
 On the saved images: Square MAE 0.056, Background MAE 0.0025, success 100%, 5.9 iterations; the
-oracle's predictions are 0.026 from the target. It took 18 minutes on 2 AVX2 cores (JAX_NUM_CPU_DEVICES=2) that
-were busy with other work besides.
+oracle's predictions are 0.026 from the target. It took 18 minutes on 2 AVX2 cores
+(JAX_NUM_CPU_DEVICES=2) that were busy with other work besides.
 
 With the paper's values (--config.method.learning_rate=0.002 --config.method.distance_weight=0.0)
 and the regressor of the second training the first 32 images needed 68 iterations each and had
