@@ -30,6 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.method = common.method(
         ACRE(
+            solver="pgd",  # the paper's; "newton" needs a fraction of the iterations
+            gradient_floor=0.0,
             respacing="25",  # of the 500 timesteps
             iterations=200,
             step_size=1 / 255,

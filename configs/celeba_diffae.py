@@ -35,6 +35,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.method = common.method(
         DiffAERE(
             threshold=5.0,  # years
+            solver="adam",  # the paper's; "newton" needs a fraction of the iterations
+            distance="l1",
+            distance_space="latent",
             distance_weight=1e-5,
             remat="step",
         )

@@ -197,7 +197,14 @@ def stop_reason(found: Counterfactual, threshold: float, unit: Unit) -> str | No
         return f"the regressor's prediction is not finite {steps}"
     if found.stop == Stop.GRADIENT:
         return f"the gradient of the regressor is not finite {steps}"
+    if found.stop == Stop.FLAT:
+        return (
+            f"the gradient of the regressor is zero {steps}: it is flat there, or rounds what it "
+            "returns"
+        )
     name = f" {unit.name}" if unit.name else ""
+    if found.stop == Stop.STALLED:
+        return f"stalled at {float(found.y_final):.4g}{name} {steps}"
     return f"the saved image misses the target by more than {threshold:g}{name} {steps}"
 
 

@@ -1,7 +1,8 @@
 """AC-RE: adversarial counterfactuals for regression, in pixel space (Ha and Bender, 2025, eq. 9).
 
-PGD on x' until the regressor reads the target in F_tau(x'), the noised and denoised x'; then the
-refinement keeps the original where little changed.
+x' moves until the regressor reads the target in F_tau(x'), the noised and denoised x'; then the
+refinement keeps the original where little changed. Newton's steps are sized to meet the target;
+the paper's solver is PGD.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from diffcf_jax.checkpoint.network import Network
+from diffcf_jax.counterfactual.level_set import Progress
 from diffcf_jax.counterfactual.options import (
     COUNT,
     NOT_NEGATIVE,
@@ -22,6 +24,7 @@ from diffcf_jax.counterfactual.options import (
     TEXT,
     OptionError,
     Options,
+    one_of,
     option,
 )
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
@@ -38,6 +41,10 @@ from diffcf_jax.diffusion.schedule import Diffusion
 
 Array = jax.Array
 
+_DAMPING = 0.7
+_PATIENCE = 4  # iterations without progress, after which every image is refined
+_GIVE_UP = 24  # iterations without progress, after which the search ends
+
 
 @flax.struct.dataclass
 class ACREState:
@@ -51,7 +58,9 @@ class ACREState:
         best_miss: |prediction - target| of the best refined image so far.
         key: all randomness of this image.
         keep: [H, W, 1], 1 where the input stays; 0 everywhere before the first refinement.
-        iteration: PGD steps done.
+        progress: of F_tau's predictions towards the aim (Newton).
+        late: from here on every image is refined.
+        iteration: steps done.
         stopped: see `types.State`.
         done: see `types.State`.
         result: the best image so far.
@@ -64,6 +73,8 @@ class ACREState:
     best_miss: Array
     key: Array
     keep: Array
+    progress: Progress
+    late: Array
     iteration: Array
     stopped: Array
     done: Array
@@ -72,12 +83,17 @@ class ACREState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ACRE(Options):
-    """Options of AC-RE: sparse edits of pixels. The defaults are the paper's for the squares.
+    """Options of AC-RE: sparse edits of pixels.
+
+    The defaults are the paper's for the squares, but for Newton's solver; the paper's solver is
+    `solver="pgd", gradient_floor=0`.
 
     Attributes:
         tau: depth of the noising, in respaced steps.
         respacing: how the 1000 timesteps are respaced, see `schedule.respaced_timesteps`.
-        iterations: PGD steps at most.
+        solver: "newton" sizes its steps, see `sized_update`; "pgd" is the paper's.
+        iterations: steps at most; each takes one gradient.
+        largest_step: of Newton, in [0, 1] pixel units.
         step_size: of PGD, in [0, 1] pixel units.
         gradient_floor: a value moves only where its gradient is at least this share of the
             image's largest one; 0 is the paper's PGD, see `pgd_update`.
@@ -91,8 +107,10 @@ class ACRE(Options):
 
     tau: int = option(5, COUNT)
     respacing: str = option("50", TEXT)
+    solver: str = option("newton", one_of(("newton", "pgd")))
+    largest_step: float = option(32 / 255, POSITIVE)
     step_size: float = option(2 / 255, POSITIVE)
-    gradient_floor: float = option(0.0, SHARE)
+    gradient_floor: float = option(0.3, SHARE)
     inpaint: float = option(0.15, NOT_NEGATIVE)
     dilation: int = option(5, ODD)
 
@@ -100,12 +118,15 @@ class ACRE(Options):
         """Return the method for a DDPM and a regressor (variables, images) -> predictions."""
         module = self._module(generator)
         diffusion = self._process(generator, "respacing", self.respacing)
-        return ACREMethod(self, diffusion, module.apply, regressor)
+        method = ACRENewton if self.solver == "newton" else ACREMethod
+        return method(self, diffusion, module.apply, regressor)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ACREMethod:
-    """AC-RE as three pure functions of one image, see `types.Method`.
+    """AC-RE with the paper's solver, as three pure functions of one image.
+
+    See `types.Method`.
 
     Attributes:
         options: the hyper-parameters.
@@ -129,7 +150,7 @@ class ACREMethod:
 
     @property
     def iterations(self) -> int:
-        """PGD steps at most."""
+        """Steps at most."""
         return self.options.iterations
 
     @property
@@ -162,6 +183,8 @@ class ACREMethod:
             best_miss=jnp.full((), jnp.inf, y_initial.dtype),
             key=key,
             keep=jnp.zeros_like(image[..., :1]),
+            progress=Progress.start(),
+            late=jnp.zeros((), bool),
             iteration=jnp.zeros((), jnp.int32),
             stopped=jnp.zeros((), bool),
             done=jnp.zeros((), bool),
@@ -177,36 +200,43 @@ class ACREMethod:
         brightest red, is reached by some refined images and by hardly any sample.
         """
         options = self.options
-        noises = self._noises(
-            jax.random.fold_in(state.key, 1), state.iteration, options.tau, state.x
-        )
-        _, y_hat, gradient = self.attack_gradient(
-            params, state.x_adv, state.aim, noises, state.x, state.keep
-        )
+        loss, y_hat, gradient = self._attack(params, state)
         # Once refined it has to come closer, in smaller steps: F_tau is noisy, and a lucky sample
         # is what failed.
         care = jnp.where(state.keep.any(), 0.5, 1.0)
         hit = jnp.abs(y_hat - state.aim) <= care * options.threshold
+        x_adv = pgd_update(state.x_adv, gradient, care * options.step_size, options.gradient_floor)
+        late = 4 * (state.iteration + 1) > 3 * self.iterations
+        return self._moved(state, state.replace(x_adv=x_adv, late=late), y_hat, gradient, hit)
+
+    def _attack(self, params: Any, state: ACREState) -> tuple[Array, Array, Array]:
+        """The attack's gradient on noise of this iteration's own, see `attack_gradient`."""
+        key = jax.random.fold_in(state.key, 1)
+        noises = self._noises(key, state.iteration, self.options.tau, state.x)
+        return self.attack_gradient(params, state.x_adv, state.aim, noises, state.x, state.keep)
+
+    def _moved(
+        self, state: ACREState, moved: ACREState, y_hat: Array, gradient: Array, hit: Array
+    ) -> ACREState:
+        """Notes what a step has read, and what ends or refines the image."""
         # From what is not finite no step leads back: the image is given up.
         no_prediction = ~jnp.isfinite(y_hat)
-        no_gradient = ~jnp.isfinite(gradient).all() & ~hit
-        lost = no_prediction | no_gradient
+        lost = no_prediction | (~jnp.isfinite(gradient).all() & ~hit)
+        flat = (gradient == 0).all() & ~hit
+        code = jnp.where(flat, Stop.FLAT, stop_code(no_prediction))
         number = state.iteration + 1
-        late = 4 * number > 3 * self.iterations
+        nothing = no_prediction & jnp.isinf(state.best_miss)
         result = state.result.replace(
-            stop=jnp.where(lost, stop_code(no_prediction), state.result.stop),
+            stop=jnp.where(lost | flat, code, state.result.stop),
             curve=state.result.curve.at[state.iteration].set(y_hat),
             iterations=number,
+            y_final=jnp.where(nothing, y_hat, state.result.y_final),
         )
-        nothing = no_prediction & jnp.isinf(state.best_miss)
-        moved = state.replace(
-            x_adv=pgd_update(
-                state.x_adv, gradient, care * options.step_size, options.gradient_floor
-            ),
+        moved = moved.replace(
             iteration=number,
-            stopped=hit | late | lost,
-            done=lost,
-            result=result.replace(y_final=jnp.where(nothing, y_hat, result.y_final)),
+            stopped=hit | moved.late | lost | flat,
+            done=lost | flat,
+            result=result,
         )
         return select(state.stopped, state, moved)
 
@@ -295,6 +325,43 @@ class ACREMethod:
         return jax.random.normal(key, (count, *like.shape), like.dtype)
 
 
+class ACRENewton(ACREMethod):
+    """AC-RE with steps that are sized to meet the target, see `sized_update`."""
+
+    def step(self, params: Any, state: ACREState) -> ACREState:
+        """One sized step; where the prediction stalls, every image from there on is refined.
+
+        F_tau draws new noise in each iteration, so that x' suits no draw in particular.
+        """
+        options = self.options
+        loss, y_hat, gradient = self._attack(params, state)
+        care = jnp.where(state.keep.any(), 0.5, 1.0)
+        hit = jnp.abs(y_hat - state.aim) <= care * options.threshold
+        x_adv = sized_update(
+            state.x_adv, gradient, loss, options.largest_step, options.gradient_floor
+        )
+        progress = state.progress.after(y_hat - state.aim)
+        last = state.iteration + 1 >= self.iterations
+        late = state.late | progress.stalled(_PATIENCE) | last
+        moved = state.replace(x_adv=x_adv, progress=progress, late=late)
+        return self._moved(state, moved, y_hat, gradient, hit)
+
+    def finish(self, params: Any, state: ACREState) -> ACREState:
+        """Refines and judges as the paper's solver does; gives up what has long stalled."""
+        judged = super().finish(params, state)
+        stalled = state.late & state.progress.stalled(_GIVE_UP) & ~judged.done
+        progress = select(state.late, state.progress, Progress.start())
+        result = judged.result
+        stuck = state.late & ~result.success & (stalled | judged.done)
+        judged = judged.replace(
+            progress=progress,
+            stopped=judged.stopped | stalled,
+            done=judged.done | stalled,
+            result=result.replace(stop=jnp.where(stuck, Stop.STALLED, result.stop)),
+        )
+        return select(state.stopped & ~state.done, judged, state)
+
+
 def pgd_update(
     x_adv: Array, gradient: Array, step_size: float | Array, gradient_floor: float = 0.0
 ) -> Array:
@@ -313,3 +380,27 @@ def pgd_update(
     size = jnp.abs(gradient)
     direction = jnp.where(size >= gradient_floor * size.max(), jnp.sign(gradient), 0)
     return jnp.clip(x_adv - step_size * direction, 0, 1)
+
+
+def sized_update(
+    x_adv: Array, gradient: Array, loss: Array, largest_step: float, gradient_floor: float
+) -> Array:
+    """One signed step, as long as the linearised prediction needs to meet the target.
+
+        x' <- clip(x' + s m, 0, 1),   s = min(0.7 |aim - y^| / sum |g m|, largest_step).
+
+    m is the sign step of the values that matter (`gradient_floor`) and can still move, g the
+    prediction's gradient. 0.7 damps what F_tau's noise would make too long.
+
+    Args:
+        x_adv: [H, W, C] in [0, 1].
+        gradient: of the loss, 2 (y^ - aim) g.
+        loss: (y^ - aim)^2.
+        largest_step: in [0, 1] pixel units.
+        gradient_floor: share of the largest absolute gradient; 0 moves everything.
+    """
+    size = jnp.abs(gradient)
+    free = jnp.where(gradient < 0, x_adv < 1, x_adv > 0) & (size >= gradient_floor * size.max())
+    change = jnp.sum(size * free)  # of the loss, per unit of the step
+    length = _DAMPING * 2 * loss / jnp.where(change > 0, change, 1)
+    return jnp.clip(x_adv - jnp.minimum(length, largest_step) * jnp.sign(gradient) * free, 0, 1)

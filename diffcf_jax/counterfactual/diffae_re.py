@@ -1,7 +1,8 @@
 """Diff-AE-RE: counterfactuals in the latent space of a Diff-AE (Ha and Bender, 2025, eq. 10).
 
-Adam moves the semantic code z through the decoding, with the stochastic code x_T held, until the
-regressor reads the target in the decoded image.
+The semantic code z moves through the decoding, with the stochastic code x_T held, until the
+regressor reads the target in the decoded image. Newton's steps solve for it (`level_set`); the
+paper's solver is Adam.
 """
 
 import dataclasses
@@ -14,9 +15,11 @@ import jax.numpy as jnp
 import optax
 
 from diffcf_jax.checkpoint.network import Network
+from diffcf_jax.counterfactual import level_set
 from diffcf_jax.counterfactual.losses import DISTANCES
 from diffcf_jax.counterfactual.options import (
     COUNT,
+    COUNT_OR_ZERO,
     NOT_NEGATIVE,
     POSITIVE,
     Options,
@@ -46,7 +49,7 @@ class DiffAEREState:
         z_0: its semantic code [D].
         z: the code that is optimised [D].
         x_T: its stochastic code [H, W, C].
-        opt_state: the optimiser's.
+        opt_state: the solver's.
         target: the reference value.
         iteration: steps done.
         stopped: see `types.State`.
@@ -68,16 +71,21 @@ class DiffAEREState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiffAERE(Options):
-    """Options of Diff-AE-RE: richer edits of the semantic code. The defaults are the paper's.
+    """Options of Diff-AE-RE: richer edits of the semantic code.
+
+    The defaults are the paper's, but for Newton's solver; the paper's is `solver="adam"`.
 
     Attributes:
         inversion_steps: DDIM steps from the image to its noise x_T.
         decode_steps: DDIM steps T from x_T to the image.
-        iterations: Adam steps at most.
+        solver: "newton" solves for the target, see `level_set`; "adam" is the paper's.
+        iterations: steps at most; each takes one gradient.
+        slide: Newton's iterations along the level set after the target is met, towards the
+            input; the nearest image is kept, see `DiffAERENewton`.
+        distance: "l1" or "l2", what a slide makes smaller.
+        distance_space: "pixel" for the distance to the input, or "latent" for |z - z_0|.
         learning_rate: Adam's.
-        distance_weight: lambda_d, of |z - z_0| (or of the pixel distance).
-        distance: "l1" or "l2".
-        distance_space: "latent", or "pixel" for the distance to the input.
+        distance_weight: of the distance in Adam's loss, lambda_d.
         threshold: see `Options`; also remat and precision.
     """
 
@@ -86,16 +94,19 @@ class DiffAERE(Options):
 
     inversion_steps: int = option(250, COUNT)
     decode_steps: int = option(10, COUNT)
+    solver: str = option("newton", one_of(("newton", "adam")))
     iterations: int = option(200, COUNT)
+    slide: int = option(2, COUNT_OR_ZERO)
+    distance: str = option("l2", one_of(tuple(DISTANCES)))
+    distance_space: str = option("pixel", one_of(("latent", "pixel")))
     learning_rate: float = option(0.002, POSITIVE)
     distance_weight: float = option(0.0, NOT_NEGATIVE)
-    distance: str = option("l1", one_of(tuple(DISTANCES)))
-    distance_space: str = option("latent", one_of(("latent", "pixel")))
 
     def bind(self, generator: Network, regressor: Regressor) -> "DiffAEREMethod":
         """Return the method for a Diff-AE and a regressor (variables, images) -> predictions."""
         module = self._module(generator)
-        return DiffAEREMethod(
+        method = DiffAERENewton if self.solver == "newton" else DiffAEREMethod
+        return method(
             options=self,
             encode=lambda v, x: module.apply(v, x, method="encode"),
             predict=lambda v, x_t, t, z: module.apply(v, x_t, t, z, method="predict"),
@@ -108,7 +119,9 @@ class DiffAERE(Options):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DiffAEREMethod:
-    """Diff-AE-RE as three pure functions of one image, see `types.Method`.
+    """Diff-AE-RE with the paper's solver, as three pure functions of one image.
+
+    See `types.Method`.
 
     Attributes:
         options: the hyper-parameters.
@@ -244,3 +257,78 @@ class DiffAEREMethod:
 
     def _read(self, params: Any, image: Array) -> Array:
         return self.regressor(params["regressor"], image[None])[0]
+
+
+class DiffAERENewton(DiffAEREMethod):
+    """Diff-AE-RE with Newton's steps for z, see `level_set`.
+
+    Every iteration takes one gradient through the decoding: the prediction's while the target is
+    missed, the distance's once it is met. Of the images that meet the target the one is kept with
+    the smallest D + 2 |price (target - y)|, the price being dD/dy along the shortest step: the
+    threshold's near edge is no bargain.
+    """
+
+    def init(self, params: Any, image: Array, target: Array, key: Array) -> DiffAEREState:
+        """Encodes the input, as the paper's solver does."""
+        state = super().init(params, image, target, key)
+        return state.replace(
+            opt_state=(level_set.start(state.z), jnp.full((), jnp.inf), jnp.zeros((), jnp.int32))
+        )
+
+    def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
+        """One step onto the level set, or along it; ends `slide` iterations after the target.
+
+        A search also ends where the gradient is 0, and where it no longer comes closer.
+        """
+        options = self.options
+        search, merit, slid = state.opt_state
+        latent = options.distance_space == "latent"
+        norm = DISTANCES[options.distance]
+
+        image, pullback = jax.vjp(lambda z: self.render(params, z, state.x_T), state.z)
+        saved = quantize(image)
+        y = self._read(params, saved)
+        miss = state.target - y
+        met = jnp.abs(miss) <= options.threshold
+        toward = jax.grad(lambda image: self._read(params, image))(image)
+        if latent:
+            (gradient,) = pullback(toward)
+            distance, slope = jax.value_and_grad(norm)(state.z - state.z_0)
+        else:
+            distance, away = jax.value_and_grad(norm)(image - state.x)
+            (gradient,) = pullback(jnp.where(met, away, toward))
+            slope = gradient
+        onward, search, price = level_set.move(
+            search, state.z, state.z_0, y, miss, gradient, latent | ~met, slope, met
+        )
+
+        first = state.iteration == 0
+        found = jnp.isfinite(merit)
+        value = distance + 2 * jnp.abs(price * miss)
+        nearer = jnp.where(met, value < merit, ~found & (jnp.abs(miss) <= jnp.abs(search.miss)))
+        slid = slid + found
+        ends = jnp.where(found | met, (slid >= options.slide) | first, search.progress.stalled())
+        no_prediction = ~jnp.isfinite(y)
+        lost = no_prediction | ~jnp.isfinite(gradient).all()
+        flat = ~found & ~met & (gradient == 0).all()
+        stop = jnp.where(ends & ~(found | met), Stop.STALLED, state.result.stop)
+        stop = jnp.where(flat, Stop.FLAT, stop)
+        stop = jnp.where(lost, stop_code(no_prediction), stop)
+        stop = jnp.where(found | met, Stop.TARGET, stop)
+        seen = state.result.replace(image=saved, y_final=y, success=met)
+        result = select(nearer | first, seen, state.result).replace(
+            stop=stop,
+            reconstruction=jnp.where(first, saved, state.result.reconstruction),
+            y_reconstruction=jnp.where(first, y, state.result.y_reconstruction),
+            curve=state.result.curve.at[state.iteration].set(y),
+            iterations=state.iteration + 1,
+        )
+        ends = ends | lost | flat
+        moved = state.replace(
+            z=jnp.where(ends, state.z, onward),
+            opt_state=(search, jnp.where(met, jnp.minimum(value, merit), merit), slid),
+            iteration=state.iteration + 1,
+            stopped=ends | (state.iteration + 1 >= self.iterations),
+            result=result,
+        )
+        return select(state.stopped, state, moved)

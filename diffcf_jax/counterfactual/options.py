@@ -35,6 +35,10 @@ COUNT: Rule = (
     lambda value: _is_whole(value) and 1 <= value <= _MOST,
     f"a whole number from 1 to {_MOST:,}",
 )
+COUNT_OR_ZERO: Rule = (
+    lambda value: _is_whole(value) and 0 <= value <= _MOST,
+    f"a whole number from 0 to {_MOST:,}",
+)
 ODD: Rule = (
     lambda value: COUNT[0](value) and value % 2 == 1,
     f"an odd whole number from 1 to {_MOST:,}",

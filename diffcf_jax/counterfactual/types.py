@@ -21,6 +21,8 @@ class Stop(enum.IntEnum):
     ITERATIONS = 1  # they are used up
     PREDICTION = 2  # a prediction is not finite
     GRADIENT = 3  # a gradient is not finite
+    FLAT = 4  # the gradient is zero: nothing tells where the target lies
+    STALLED = 5  # the prediction no longer comes closer
 
 
 @flax.struct.dataclass

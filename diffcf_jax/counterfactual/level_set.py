@@ -1,0 +1,192 @@
+"""Steps that solve for a number: onto the level set {z : y(z) = target}, and along it.
+
+A regressor's counterfactual has to meet one value, and the linearised problem has a closed
+solution. With g the gradient of y and m the miss, target - y,
+
+    z+ = z + m g / |g|^2 - eta (I - g g^T / |g|^2) dD/dz.
+
+The first term is Newton's, the shortest step that meets the target to first order; the second
+slides along the level set towards the input, as a distance D measures it. No step needs a rate:
+eta is the inverse of D's curvature along the last slide (Barzilai and Borwein, 1988).
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Scalar
+
+Vector = Float[Array, "code"]
+
+_FIRST_STEP = 0.25  # of a step onto the level set at most, as a share of |z_0|
+_NEXT_STEP = 0.5  # of later ones, as a share of the way come, |z - z_0|
+_LARGEST_SLIDE = 0.2  # of |z - z_0|
+_PATIENCE = 8  # iterations without progress
+
+
+@flax.struct.dataclass
+class Progress:
+    """Whether a search still comes closer to its target.
+
+    Attributes:
+        first: |miss| at the start.
+        best: the smallest |miss| that counted as progress.
+        since: iterations since then.
+    """
+
+    first: Float[Scalar, ""]
+    best: Float[Scalar, ""]
+    since: Int[Scalar, ""]
+
+    @classmethod
+    def start(cls) -> "Progress":
+        """Return the progress of a search that has read nothing yet."""
+        infinite = jnp.full((), jnp.inf)
+        return cls(infinite, infinite, jnp.zeros((), jnp.int32))
+
+    def after(self, miss: Float[Scalar, ""]) -> "Progress":
+        """Return the progress after one more prediction, off the target by `miss`.
+
+        Half of the miss counts as progress, and so does a hundredth of the way come so far.
+        """
+        size = jnp.abs(miss)
+        first = jnp.where(jnp.isinf(self.first), size, self.first)
+        come = jnp.where(jnp.isinf(self.best), 0.0, first - self.best)
+        closer = (self.best - size > 0.01 * come) | (size < 0.5 * self.best)
+        return Progress(
+            first, jnp.where(closer, size, self.best), jnp.where(closer, 0, self.since + 1)
+        )
+
+    def stalled(self, patience: int = _PATIENCE) -> Bool[Scalar, ""]:
+        """Whether that many iterations have brought nothing."""
+        return self.since >= patience
+
+
+def newton_step(gradient: Vector, miss: Float[Scalar, ""], largest: Float[Scalar, ""]) -> Vector:
+    """The shortest step that changes y by `miss` to first order: m g / |g|^2, at most `largest`.
+
+    0 where the gradient is 0.
+    """
+    size = jnp.linalg.norm(gradient)
+    direction = gradient / jnp.where(size > 0, size, 1)
+    length = jnp.where(size > 0, miss / jnp.where(size > 0, size, 1), 0)
+    return jnp.clip(length, -largest, largest) * direction
+
+
+def tangent(vector: Vector, gradient: Vector) -> Vector:
+    """The part of a vector that does not change y to first order: (I - g g^T / |g|^2) v."""
+    size = jnp.linalg.norm(gradient)
+    direction = gradient / jnp.where(size > 0, size, 1)
+    return vector - jnp.vdot(vector, direction) * direction
+
+
+def secant_gradient(gradient: Vector, step: Vector, change: Float[Scalar, ""]) -> Vector:
+    """The gradient nearest to the given one that explains what y did along a step (Broyden, 1965).
+
+    g + (change - g . step) step / |step|^2.
+    """
+    squared = jnp.vdot(step, step)
+    correction = (change - jnp.vdot(gradient, step)) / jnp.where(squared > 0, squared, 1)
+    return gradient + correction * step
+
+
+@flax.struct.dataclass
+class LevelSetState:
+    """What a search for z remembers.
+
+    Attributes:
+        z: the last point that was accepted.
+        y: the prediction there.
+        miss: target - y there.
+        gradient: of y there, kept up to date by secants while D's gradient is asked for.
+        slid_from: where D's gradient was last seen.
+        slope: D's gradient there.
+        known: whether it has been seen.
+        progress: towards the target.
+    """
+
+    z: Vector
+    y: Float[Scalar, ""]
+    miss: Float[Scalar, ""]
+    gradient: Vector
+    slid_from: Vector
+    slope: Vector
+    known: Bool[Scalar, ""]
+    progress: Progress
+
+
+def start(z: Vector) -> LevelSetState:
+    """Return the state of a search that begins at z."""
+    nothing, infinite = jnp.zeros_like(z), jnp.full((), jnp.inf, z.dtype)
+    unknown = jnp.zeros((), bool)
+    return LevelSetState(z, infinite, infinite, nothing, z, nothing, unknown, Progress.start())
+
+
+def move(
+    state: LevelSetState,
+    z: Vector,
+    z_0: Vector,
+    y: Float[Scalar, ""],
+    miss: Float[Scalar, ""],
+    gradient: Vector,
+    fresh: Bool[Scalar, ""],
+    slope: Vector,
+    met: Bool[Scalar, ""],
+) -> tuple[Vector, LevelSetState, Float[Scalar, ""]]:
+    """One iteration: from a point and what was read there to the next point.
+
+    A point that misses the target by more than the one before is taken back part of the way: to
+    the secant's zero where the prediction went past the target, else by three quarters.
+
+    Args:
+        state: of the search.
+        z: the point that was read.
+        z_0: where the search began.
+        y: the prediction at z.
+        miss: target - y.
+        gradient: of y at z, where `fresh`.
+        fresh: whether there is one; else the secant's serves.
+        slope: the distance's gradient at z, where `met`.
+        met: y meets the target; only then the search slides.
+
+    Returns:
+        The next point, the state, and the price: by how much the distance grows per unit of y,
+        0 where there is no slope.
+    """
+    first = jnp.isinf(state.y)
+    step = z - state.z
+    change = jnp.where(first, 0.0, y - state.y)
+    gradient = jnp.where(fresh, gradient, secant_gradient(state.gradient, step, change))
+    slope = jnp.where(met, slope, 0)
+
+    squared = jnp.vdot(gradient, gradient)
+    price = jnp.vdot(slope, gradient) / jnp.where(squared > 0, squared, 1)
+    downhill = tangent(slope, gradient)
+    length = jnp.linalg.norm(downhill)
+    reach = _LARGEST_SLIDE * jnp.linalg.norm(z - z_0) / jnp.where(length > 0, length, 1)
+    bend = tangent(slope - state.slope, gradient)
+    bent = jnp.vdot(bend, bend)
+    eta = jnp.abs(jnp.vdot(z - state.slid_from, bend)) / jnp.where(bent > 0, bent, 1)
+    eta = jnp.where(state.known & (bent > 0), jnp.minimum(eta, reach), reach)
+    most = jnp.where(
+        first, _FIRST_STEP * jnp.linalg.norm(z_0), _NEXT_STEP * jnp.linalg.norm(z - z_0)
+    )
+    onward = z + newton_step(gradient, miss, most) - eta * downhill
+
+    worse = ~met & ~first & (jnp.abs(miss) >= 2 * jnp.abs(state.miss))
+    zero = jnp.where(change != 0, state.miss / jnp.where(change != 0, change, 1), -1.0)
+    share = jnp.where(zero > 0, jnp.clip(zero, 0.1, 0.5), 0.25)
+    progress = state.progress.after(miss)
+    accepted = LevelSetState(
+        z=z,
+        y=y,
+        miss=miss,
+        gradient=gradient,
+        slid_from=jnp.where(met, z, state.slid_from),
+        slope=jnp.where(met, slope, state.slope),
+        known=state.known | met,
+        progress=progress,
+    )
+    kept = jax.tree.map(
+        lambda old, new: jnp.where(worse, old, new), state.replace(progress=progress), accepted
+    )
+    return jnp.where(worse, state.z + share * step, onward), kept, price
