@@ -71,6 +71,11 @@ def diffae_re():
 METHODS = {"ac-re": ac_re, "diffae-re": diffae_re}
 
 
+def make_image():
+    """One image [H, W, 3]."""
+    return np.random.default_rng(3).uniform(0.2, 0.8, (SIZE, SIZE, 3)).astype(np.float32)
+
+
 def make_jobs(method, params, count=7):
     """Images whose targets are near, farther and out of reach."""
     images = np.random.default_rng(0).uniform(0.2, 0.8, (count, SIZE, SIZE, 3)).astype(np.float32)

@@ -1,0 +1,164 @@
+"""Newton's solver of both methods, beside the paper's on the same networks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffcf_jax.counterfactual.ac_re import ACRENewton, sized_update
+from diffcf_jax.counterfactual.batching import Engine
+from diffcf_jax.counterfactual.diffae_re import DiffAERENewton
+from diffcf_jax.counterfactual.events import Finished
+from diffcf_jax.counterfactual.types import Stop
+from tests.counterfactual import methods
+
+SOLVERS = {"ac-re": ACRENewton, "diffae-re": DiffAERENewton}
+
+
+def newton(name, read=methods.regressor, **options):
+    """The tiny method of that name with Newton's solver."""
+    made = methods.METHODS[name]()
+    fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+    fields["options"] = dataclasses.replace(made.options, **options)
+    return SOLVERS[name](**{**fields, "regressor": read})
+
+
+def explain(method, jobs, batch_size=4):
+    events = Engine(method, methods.variables(), batch_size, seed=0).run(jobs)
+    done = [event for event in events if isinstance(event, Finished)]
+    return {event.job.id: event.counterfactual for event in done}
+
+
+@pytest.fixture(scope="module", params=SOLVERS)
+def setting(request):
+    """Name, jobs, and the results of Newton's solver and of the paper's."""
+    name = request.param
+    paper = methods.METHODS[name]()
+    jobs = methods.make_jobs(paper, methods.variables())
+    return name, jobs, explain(newton(name), jobs), explain(paper, jobs)
+
+
+def test_it_needs_fewer_iterations_than_the_papers_solver(setting):
+    name, jobs, found, paper = setting
+    reached = [i for i in paper if paper[i].success]
+    assert len(reached) >= 4 and all(found[i].success for i in reached)
+    slide = newton(name).options.slide if name == "diffae-re" else 0
+    needed = sum(int(found[i].iterations) - slide for i in reached)
+    assert needed < sum(int(paper[i].iterations) for i in reached)
+    for job in jobs:
+        image = jnp.asarray(found[job.id].image)
+        y = methods.regressor(methods.variables()["regressor"], image[None])[0]
+        np.testing.assert_allclose(found[job.id].y_final, y, atol=1e-5)
+        threshold = newton(name).options.threshold
+        assert bool(found[job.id].success) == bool(abs(y - job.target) <= threshold)
+
+
+def test_a_target_out_of_reach_keeps_the_best_image(setting):
+    _, jobs, found, _ = setting
+    result = found[3]
+    assert not result.success and result.stop in (Stop.STALLED, Stop.ITERATIONS)
+    assert result.y_final > result.y_initial
+    assert np.isfinite(result.image).all()
+
+
+def test_neither_batch_nor_order_matters(setting):
+    name, jobs, found, _ = setting
+    again = explain(newton(name), jobs[::-1], batch_size=1)
+    for i, result in found.items():
+        assert result.success == again[i].success and result.iterations == again[i].iterations
+        np.testing.assert_allclose(result.curve, again[i].curve, atol=1e-3)
+        np.testing.assert_allclose(result.image, again[i].image, atol=2.01 / 255)
+
+
+def flat(v, images):
+    return methods.regressor(v, jax.lax.stop_gradient(images))
+
+
+def rounding(v, images):
+    return jnp.round(methods.regressor(v, images) * 4) / 4
+
+
+def broken(v, images):
+    return methods.regressor(v, images) * jnp.nan
+
+
+def steep(v, images):
+    """Its gradient is not finite."""
+    y = methods.regressor(v, images)
+    return y + 0 * jnp.sqrt(0 * y)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    ("read", "stop"),
+    [
+        (flat, Stop.FLAT),
+        (rounding, Stop.FLAT),
+        (broken, Stop.PREDICTION),
+        (steep, Stop.GRADIENT),
+    ],
+)
+def test_what_gives_no_step_ends_with_a_reason(name, read, stop):
+    method = newton(name, read)
+    params, image = methods.variables(), methods.make_image()
+    state = jax.jit(method.init)(params, image, 7.0, jax.random.key(0))
+    state = method.finish(params, jax.jit(method.step)(params, state))
+    assert state.done and not state.result.success
+    assert state.result.stop == stop and state.result.iterations == 1
+    if stop == Stop.FLAT:
+        assert np.isfinite(state.result.image).all()
+
+
+def latent_step(state, **options):
+    method = newton("diffae-re", **options)
+    step = jax.jit(method.step)
+    states = [state]
+    while not states[-1].stopped:
+        states.append(step(methods.variables(), states[-1]))
+    return states[1:]
+
+
+@pytest.mark.parametrize("space", ["pixel", "latent"])
+def test_a_slide_comes_nearer_without_leaving_the_target(space):
+    method = newton("diffae-re")
+    params = methods.variables()
+    start = jax.jit(method.init)(params, methods.make_image(), 0.0, jax.random.key(0))
+    y = jax.jit(method.step)(params, start).result.y_reconstruction
+    start = start.replace(target=y + 0.1)
+
+    def away(state):
+        if space == "latent":
+            return float(jnp.linalg.norm(state.z - state.z_0))
+        return float(jnp.linalg.norm(state.result.image - state.x))
+
+    met, *_ = [latent_step(start, slide=0, distance_space=space)[-1]]
+    slid = latent_step(start, slide=6, distance_space=space)
+    assert met.result.success and slid[-1].result.success
+    assert slid[-1].result.iterations == met.result.iterations + 6
+    if space == "latent":
+        assert away(slid[-1]) <= away(met) + 1e-6
+    else:
+        # Half a grey value of every pixel is what the rounding hides.
+        assert away(slid[-1]) <= away(met) + 0.5 / 255
+
+
+def test_a_sized_step_changes_a_linear_prediction_by_what_is_missing():
+    random = np.random.default_rng(0)
+    weights = jnp.asarray(random.normal(size=(5, 5, 3)))
+    x = jnp.asarray(random.uniform(0.3, 0.7, size=(5, 5, 3)))
+    for floor in (0.0, 0.3):
+        for miss in (0.02, -0.1):
+            moved = sized_update(x, -2 * miss * weights, miss**2, 1.0, floor)
+            np.testing.assert_allclose(jnp.vdot(weights, moved - x), 0.7 * miss, rtol=1e-4)
+            stays = jnp.abs(weights) < floor * jnp.abs(weights).max()
+            np.testing.assert_array_equal((moved == x), stays)
+    bounded = sized_update(x, -2 * weights, 1.0, 0.01, 0.0)
+    np.testing.assert_allclose(jnp.abs(bounded - x).max(), 0.01, rtol=1e-4)
+    # What cannot move counts for nothing: the others go farther.
+    edge = x.at[0].set(jnp.where(weights[0] > 0, 1.0, 0.0))
+    moved = sized_update(edge, -0.04 * weights, 0.02**2, 1.0, 0.0)
+    np.testing.assert_array_equal(moved[0], edge[0])
+    np.testing.assert_allclose(jnp.vdot(weights, moved - edge), 0.7 * 0.02, rtol=1e-4)
+    assert jnp.isfinite(sized_update(x, 0 * weights, 1.0, 1.0, 0.3)).all()
