@@ -96,7 +96,8 @@ class ACRE(Options):
         largest_step: of Newton, in [0, 1] pixel units.
         step_size: of PGD, in [0, 1] pixel units.
         gradient_floor: a value moves only where its gradient is at least this share of the
-            image's largest one; 0 is the paper's PGD, see `pgd_update`.
+            image's largest one; 0 is the paper's, see `pgd_update`. Newton's steps keep to it
+            until the first refinement, whose mask then keeps the edit sparse.
         inpaint: dilated change (0 to 1) below which a pixel is kept.
         dilation: size of the dilation in pixels, odd.
         threshold: see `Options`; also remat and precision.
@@ -337,9 +338,9 @@ class ACRENewton(ACREMethod):
         loss, y_hat, gradient = self._attack(params, state)
         care = jnp.where(state.keep.any(), 0.5, 1.0)
         hit = jnp.abs(y_hat - state.aim) <= care * options.threshold
-        x_adv = sized_update(
-            state.x_adv, gradient, loss, options.largest_step, options.gradient_floor
-        )
+        # Once refined, the mask keeps the edit sparse: everything inside of it may move.
+        floor = jnp.where(state.keep.any(), 0.0, options.gradient_floor)
+        x_adv = sized_update(state.x_adv, gradient, loss, options.largest_step, floor)
         progress = state.progress.after(y_hat - state.aim)
         last = state.iteration + 1 >= self.iterations
         late = state.late | progress.stalled(_PATIENCE) | last
@@ -383,7 +384,11 @@ def pgd_update(
 
 
 def sized_update(
-    x_adv: Array, gradient: Array, loss: Array, largest_step: float, gradient_floor: float
+    x_adv: Array,
+    gradient: Array,
+    loss: Array,
+    largest_step: float,
+    gradient_floor: float | Array,
 ) -> Array:
     """One signed step, as long as the linearised prediction needs to meet the target.
 
