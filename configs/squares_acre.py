@@ -17,11 +17,7 @@ from diffcf_jax.configs import common
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     config = common.explaining(data=dict(name="squares"), batch_size="16")
-    config.method = common.method(
-        ACRE(
-            gradient_floor=0.15,  # ours: only values that matter move; 0 is the paper's PGD
-        )
-    )
+    config.method = common.method(ACRE(iterations=40))
     config.generator = dict(checkpoint="checkpoints/squares_ddpm")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")
     config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only for evaluation

@@ -22,13 +22,7 @@ from diffcf_jax.configs import common
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     config = common.explaining(data=dict(name="squares"), batch_size="16")
-    config.method = common.method(
-        DiffAERE(
-            learning_rate=0.03,  # ours; the paper's is 0.002 for its own z_sem
-            distance_weight=3e-4,  # ours; the paper uses none on the squares
-            distance_space="pixel",
-        )
-    )
+    config.method = common.method(DiffAERE(inversion_steps=50))
     config.generator = dict(checkpoint="checkpoints/squares_diffae")
     config.regressor = dict(checkpoint="checkpoints/squares_regressor")
     config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only for evaluation

@@ -96,7 +96,7 @@ class DiffAERE(Options):
     decode_steps: int = option(10, COUNT)
     solver: str = option("newton", one_of(("newton", "adam")))
     iterations: int = option(200, COUNT)
-    slide: int = option(2, COUNT_OR_ZERO)
+    slide: int = option(3, COUNT_OR_ZERO)
     distance: str = option("l2", one_of(tuple(DISTANCES)))
     distance_space: str = option("pixel", one_of(("latent", "pixel")))
     learning_rate: float = option(0.002, POSITIVE)
@@ -262,8 +262,9 @@ class DiffAEREMethod:
 class DiffAERENewton(DiffAEREMethod):
     """Diff-AE-RE with Newton's steps for z, see `level_set`.
 
-    Every iteration takes one gradient through the decoding: the prediction's while the target is
-    missed, the distance's once it is met. Of the images that meet the target the one is kept with
+    Every iteration takes one gradient through the decoding: the prediction's until the target is
+    met, from there on the distance's and the prediction's in turns. Of the images that meet the
+    target the one is kept with
     the smallest D + 2 |price (target - y)|, the price being dD/dy along the shortest step: the
     threshold's near edge is no bargain.
     """
@@ -282,7 +283,6 @@ class DiffAERENewton(DiffAEREMethod):
         """
         options = self.options
         search, merit, slid = state.opt_state
-        latent = options.distance_space == "latent"
         norm = DISTANCES[options.distance]
 
         image, pullback = jax.vjp(lambda z: self.render(params, z, state.x_T), state.z)
@@ -290,20 +290,23 @@ class DiffAERENewton(DiffAEREMethod):
         y = self._read(params, saved)
         miss = state.target - y
         met = jnp.abs(miss) <= options.threshold
+        found = jnp.isfinite(merit)  # the target was met before
         toward = jax.grad(lambda image: self._read(params, image))(image)
-        if latent:
+        if options.distance_space == "latent":
+            fresh = sloped = jnp.ones((), bool)
             (gradient,) = pullback(toward)
             distance, slope = jax.value_and_grad(norm)(state.z - state.z_0)
         else:
+            sloped = (found | met) & ~search.sloped
+            fresh = ~sloped
             distance, away = jax.value_and_grad(norm)(image - state.x)
-            (gradient,) = pullback(jnp.where(met, away, toward))
+            (gradient,) = pullback(jnp.where(sloped, away, toward))
             slope = gradient
         onward, search, price = level_set.move(
-            search, state.z, state.z_0, y, miss, gradient, latent | ~met, slope, met
+            search, state.z, state.z_0, y, miss, gradient, fresh, slope, sloped, met
         )
 
         first = state.iteration == 0
-        found = jnp.isfinite(merit)
         value = distance + 2 * jnp.abs(price * miss)
         nearer = jnp.where(met, value < merit, ~found & (jnp.abs(miss) <= jnp.abs(search.miss)))
         slid = slid + found

@@ -97,10 +97,11 @@ class LevelSetState:
         z: the last point that was accepted.
         y: the prediction there.
         miss: target - y there.
-        gradient: of y there, kept up to date by secants while D's gradient is asked for.
+        gradient: of y there, kept up to date by a secant where D's gradient was asked for.
         slid_from: where D's gradient was last seen.
         slope: D's gradient there.
         known: whether it has been seen.
+        sloped: whether the last iteration saw it.
         progress: towards the target.
     """
 
@@ -111,14 +112,15 @@ class LevelSetState:
     slid_from: Vector
     slope: Vector
     known: Bool[Scalar, ""]
+    sloped: Bool[Scalar, ""]
     progress: Progress
 
 
 def start(z: Vector) -> LevelSetState:
     """Return the state of a search that begins at z."""
     nothing, infinite = jnp.zeros_like(z), jnp.full((), jnp.inf, z.dtype)
-    unknown = jnp.zeros((), bool)
-    return LevelSetState(z, infinite, infinite, nothing, z, nothing, unknown, Progress.start())
+    no = jnp.zeros((), bool)
+    return LevelSetState(z, infinite, infinite, nothing, z, nothing, no, no, Progress.start())
 
 
 def move(
@@ -130,12 +132,14 @@ def move(
     gradient: Vector,
     fresh: Bool[Scalar, ""],
     slope: Vector,
+    sloped: Bool[Scalar, ""],
     met: Bool[Scalar, ""],
 ) -> tuple[Vector, LevelSetState, Float[Scalar, ""]]:
     """One iteration: from a point and what was read there to the next point.
 
-    A point that misses the target by more than the one before is taken back part of the way: to
-    the secant's zero where the prediction went past the target, else by three quarters.
+    A point past the target, or far worse than the one before, is taken back part of the way: to
+    the secant's zero, or by three quarters where the prediction went the wrong way. What is near
+    the start is still an image; far away the gradient can mislead.
 
     Args:
         state: of the search.
@@ -145,18 +149,19 @@ def move(
         miss: target - y.
         gradient: of y at z, where `fresh`.
         fresh: whether there is one; else the secant's serves.
-        slope: the distance's gradient at z, where `met`.
-        met: y meets the target; only then the search slides.
+        slope: the distance's gradient at z, where `sloped`.
+        sloped: whether there is one; only then the search slides.
+        met: y meets the target.
 
     Returns:
         The next point, the state, and the price: by how much the distance grows per unit of y,
-        0 where there is no slope.
+        0 before the first slope.
     """
     first = jnp.isinf(state.y)
     step = z - state.z
     change = jnp.where(first, 0.0, y - state.y)
     gradient = jnp.where(fresh, gradient, secant_gradient(state.gradient, step, change))
-    slope = jnp.where(met, slope, 0)
+    slope = jnp.where(sloped, slope, state.slope)
 
     squared = jnp.vdot(gradient, gradient)
     price = jnp.vdot(slope, gradient) / jnp.where(squared > 0, squared, 1)
@@ -167,26 +172,32 @@ def move(
     bent = jnp.vdot(bend, bend)
     eta = jnp.abs(jnp.vdot(z - state.slid_from, bend)) / jnp.where(bent > 0, bent, 1)
     eta = jnp.where(state.known & (bent > 0), jnp.minimum(eta, reach), reach)
+    eta = jnp.where(sloped, eta, 0)
     most = jnp.where(
         first, _FIRST_STEP * jnp.linalg.norm(z_0), _NEXT_STEP * jnp.linalg.norm(z - z_0)
     )
     onward = z + newton_step(gradient, miss, most) - eta * downhill
 
-    worse = ~met & ~first & (jnp.abs(miss) >= 2 * jnp.abs(state.miss))
+    past = ~state.known & (miss * state.miss < 0)
+    far = jnp.abs(miss) >= 2 * jnp.abs(state.miss)
+    worse = ~met & ~first & (past | far)
     zero = jnp.where(change != 0, state.miss / jnp.where(change != 0, change, 1), -1.0)
-    share = jnp.where(zero > 0, jnp.clip(zero, 0.1, 0.5), 0.25)
+    share = jnp.where(zero > 0, jnp.clip(zero, 0.1, 0.9), 0.25)
     progress = state.progress.after(miss)
     accepted = LevelSetState(
         z=z,
         y=y,
         miss=miss,
         gradient=gradient,
-        slid_from=jnp.where(met, z, state.slid_from),
-        slope=jnp.where(met, slope, state.slope),
-        known=state.known | met,
+        slid_from=jnp.where(sloped, z, state.slid_from),
+        slope=slope,
+        known=state.known | sloped,
+        sloped=sloped,
         progress=progress,
     )
     kept = jax.tree.map(
-        lambda old, new: jnp.where(worse, old, new), state.replace(progress=progress), accepted
+        lambda old, new: jnp.where(worse, old, new),
+        state.replace(sloped=sloped, progress=progress),
+        accepted,
     )
     return jnp.where(worse, state.z + share * step, onward), kept, price
