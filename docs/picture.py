@@ -26,12 +26,8 @@ def main() -> None:
     regressor = load_network("checkpoints/squares_regressor")
     rows = [("input", images)]
     for name, generator, method in (
-        ("AC-RE", "squares_ddpm", ACRE(gradient_floor=0.15)),
-        (
-            "Diff-AE-RE",
-            "squares_diffae",
-            DiffAERE(learning_rate=0.03, distance_weight=3e-4, distance_space="pixel"),
-        ),
+        ("AC-RE", "squares_ddpm", ACRE(iterations=40)),
+        ("Diff-AE-RE", "squares_diffae", DiffAERE(inversion_steps=50)),
     ):
         explainer = Explainer(load_network(f"checkpoints/{generator}"), regressor, method)
         explanation = explainer.explain(images / 255, targets)
