@@ -56,7 +56,7 @@ def _mod(node: Node, x: Array, y: Array) -> Array:
 
 @operator("Pow")
 def _power(node: Node, x: Array, y: Array) -> Array:
-    """Return x^y in x's type; an exponent that is a known whole number has a derivative at all x."""
+    """Return x^y in x's type; a known whole exponent has a derivative at all x."""
     if is_static(x, y):
         return np.power(x, y).astype(x.dtype)
     if is_static(y) and np.size(y) == 1 and np.ndim(y) <= x.ndim:
