@@ -2,6 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
@@ -61,6 +64,13 @@ def load_regressor(
     return assemble(model, preprocess, output, unit or Unit())
 
 
+def is_external(spec: str | Path) -> bool:
+    """Whether a text names a file of another format or an object, and no network directory."""
+    return Path(spec).suffix.lower() in (".onnx", ".keras", ".jax") or bool(
+        _OBJECT.fullmatch(str(spec))
+    )
+
+
 def _read(spec: str, output: str | Output) -> Model | Regressor:
     path = Path(spec).expanduser()
     suffix = path.suffix.lower()
@@ -99,8 +109,13 @@ def _network(spec: str, path: Path) -> Regressor:
     if network.kind not in REGRESSORS:
         raise UserError(f"{spec} is a {network.kind}, not a regressor: give another one.")
     size = network.description["image_size"]
-    model = Model(spec, network.module.apply, network.variables, size=(size, size), images=True)
-    return assemble(model, None, Output(), unit_of(network.description, {}))
+    preprocess = Preprocess(size=(size, size))
+
+    def apply(variables: Any, images: jax.Array) -> jax.Array:
+        return network.module.apply(variables, preprocess(images))
+
+    unit = unit_of(network.description, {})
+    return Regressor(spec, apply, network.variables, preprocess, Output(), unit)
 
 
 def _beside(spec: str, model: Model) -> Preprocess | None:

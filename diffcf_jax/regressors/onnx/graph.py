@@ -77,6 +77,8 @@ def compile_graph(model: Model, output: str) -> Program:
                     f"{node} computes {short(name)} a second time: export the model again."
                 )
             made[name], producers[name] = None, node
+    if output not in made:
+        raise UserError(f"The output is {short(output)}, which nothing computes: export it again.")
     needed, stack = set(), [output]
     while stack:
         name = stack.pop()
