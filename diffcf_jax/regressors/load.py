@@ -2,9 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
-
-import jax
 
 from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
@@ -109,13 +106,9 @@ def _network(spec: str, path: Path) -> Regressor:
     if network.kind not in REGRESSORS:
         raise UserError(f"{spec} is a {network.kind}, not a regressor: give another one.")
     size = network.description["image_size"]
-    preprocess = Preprocess(size=(size, size))
-
-    def apply(variables: Any, images: jax.Array) -> jax.Array:
-        return network.module.apply(variables, preprocess(images))
-
     unit = unit_of(network.description, {})
-    return Regressor(spec, apply, network.variables, preprocess, Output(), unit)
+    model = Model(spec, network.module.apply, network.variables, size=(size, size), images=True)
+    return assemble(model, None, Output(mean=unit.mean, scale=unit.scale), unit)
 
 
 def _beside(spec: str, model: Model) -> Preprocess | None:

@@ -49,27 +49,43 @@ class Model:
 class Regressor:
     """A differentiable regressor with its pre-processing, its output and its unit.
 
-    `apply(variables, images)` maps images [B, H, W, 3] in [0, 1], of any size that the
-    pre-processing takes, to `(y - mean) / scale`, float32 [B], of a label y in `unit`. It works
-    under jit, vmap, grad, scan and remat.
-
     Attributes:
-        source: what it was read from.
-        apply: the function.
-        variables: its first argument.
+        model: what was read.
         preprocess: what is done to the images first.
         output: how the model's numbers become y.
         unit: of y, with the mean and spread that the methods normalise it by.
-        digest: of what is not in `variables`.
     """
 
-    source: str
-    apply: Callable[[Any, jax.Array], jax.Array]
-    variables: Any
+    model: Model
     preprocess: Preprocess
     output: Output
     unit: Unit
-    digest: str = ""
+
+    @property
+    def source(self) -> str:
+        """What it was read from."""
+        return self.model.source
+
+    @property
+    def variables(self) -> Any:
+        """The first argument of `apply`."""
+        return self.model.variables
+
+    def apply(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Return `(y - mean) / scale` of a label y in `unit`.
+
+        It works under jit, vmap, grad, scan and remat.
+
+        Args:
+            variables: of the model.
+            images: [B, H, W, 3] in [0, 1], of any size that the pre-processing takes.
+
+        Returns:
+            float32 [B].
+        """
+        z = self.model.apply(variables, self.preprocess(images))
+        self.output.check(z.shape, self.source)
+        return self.unit.normalise(self.output(z))
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return predictions [B] in the unit of the labels."""
@@ -77,7 +93,12 @@ class Regressor:
 
     def fingerprint(self) -> str:
         """Return a hash of the model, its pre-processing and its output."""
-        parts = [fingerprint(self.variables), self.digest, str(self.preprocess), str(self.output)]
+        parts = [
+            fingerprint(self.variables),
+            self.model.digest,
+            str(self.preprocess),
+            str(self.output),
+        ]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
     def check_size(self, size: int) -> None:
@@ -106,15 +127,7 @@ def assemble(model: Model, preprocess: Preprocess | None, output: Output, unit: 
     Raises:
         UserError: they do not fit each other.
     """
-    preprocess = _completed(model, preprocess)
-    output = _decided(model, output)
-
-    def apply(variables: Any, images: jax.Array) -> jax.Array:
-        z = model.apply(variables, preprocess(images))
-        output.check(z.shape, model.source)
-        return unit.normalise(output(z))
-
-    return Regressor(model.source, apply, model.variables, preprocess, output, unit, model.digest)
+    return Regressor(model, _completed(model, preprocess), _decided(model, output), unit)
 
 
 def _completed(model: Model, preprocess: Preprocess | None) -> Preprocess:
