@@ -84,7 +84,8 @@ def apply_of(regressor: Network | Regressor) -> Callable[[Any, Any], Any]:
 
 def _check_pair(generator_net: Network, regressor_net: Network | Regressor) -> None:
     if isinstance(regressor_net, Regressor):
-        regressor_net.check_size(generator_net.description["image_size"])
+        with _naming("regressor", "model"):
+            regressor_net.check_size(generator_net.description["image_size"])
         return
     if regressor_net.kind not in REGRESSORS:
         raise UserError(f"config.regressor.checkpoint is a {regressor_net.kind}, not a regressor.")
