@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,7 +67,15 @@ def check(case, path):
     return True
 
 
-def test_operators_equal_onnxs_own_cases(tmp_path):
+@pytest.fixture
+def no_cache():
+    """Thousands of small programs are not worth a file each."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+
+
+def test_operators_equal_onnxs_own_cases(tmp_path, no_cache):
     pytest.importorskip("onnx")
     warnings.simplefilter("ignore")
     from onnx.backend.test.case.node import collect_testcases
