@@ -1,7 +1,7 @@
 """ONNX graphs as functions of JAX: computed node by node while a program is traced."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,12 +21,13 @@ from diffcf_jax.regressors.onnx import (  # noqa: F401 - they enter their operat
     ops_shape,
 )
 from diffcf_jax.regressors.onnx.model import Function, Graph, Model, Node, Reference
-from diffcf_jax.regressors.onnx.table import OPERATORS, Array, unsupported
+from diffcf_jax.regressors.onnx.table import OPERATORS, Array, is_static, unsupported
 
 # Floats of more elements are variables; shorter ones (exponents, bounds, scales) may have to be
 # known while the program is traced.
 _LONGEST_CONSTANT = 8
-_DEEPEST = 64  # functions that call functions
+_DEEPEST = 32  # functions that call functions
+_MOST_NODES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,22 +104,40 @@ def compile_graph(model: Model, output: str) -> Program:
 
 
 def _check_operators(
-    nodes: Sequence[Node], functions: Mapping[tuple[str, str], Function], depth: int = 0
-) -> None:
-    if depth > _DEEPEST:
-        raise UserError("The functions of this ONNX file call each other without an end.")
+    nodes: Sequence[Node],
+    functions: Mapping[tuple[str, str], Function],
+    sizes: dict[tuple[str, str], int] | None = None,
+    depth: int = 0,
+) -> int:
+    """The number of operators that nodes come to, with all functions put in place.
+
+    Raises:
+        UserError: an operator is unknown, or functions call each other too often.
+    """
+    sizes, total = {} if sizes is None else sizes, 0
     for node in nodes:
-        if (node.domain, node.op) in functions:
-            body = functions[node.domain, node.op].graph.nodes
-            _check_operators(body, functions, depth + 1)
-        elif node.op == "If" and not node.domain:
+        key = node.domain, node.op
+        if key in functions:
+            if depth < _DEEPEST and key not in sizes:
+                body = functions[key].graph.nodes
+                sizes[key] = _check_operators(body, functions, sizes, depth + 1)
+            total += sizes.get(key, _MOST_NODES)
+        elif key == ("", "If"):
             for branch in node.attributes.values():
-                _check_operators(getattr(branch, "nodes", ()), functions, depth + 1)
+                inner = getattr(branch, "nodes", ())
+                total += _check_operators(inner, functions, sizes, depth + 1)
         elif node.domain or node.op not in OPERATORS:
             raise UserError(
                 f"{node} is an operator that this package does not read: export the model without "
                 "it, or give the regressor as a function (package.module:name)."
             )
+        total += 1
+    if total > _MOST_NODES:
+        raise UserError(
+            f"This ONNX file comes to more than {_MOST_NODES:,} operators, since its functions "
+            "call each other: export the model again."
+        )
+    return total
 
 
 def _compute(
@@ -128,34 +147,37 @@ def _compute(
 ) -> None:
     """Compute nodes one after the other; `values` gets their outputs."""
     for node in nodes:
-        inputs = [values[name] for name in node.inputs]
-        if (node.domain, node.op) in functions:
-            results = _call(node, functions[node.domain, node.op], inputs, functions)
-        elif node.op == "If" and not node.domain:
-            results = _branch(node, inputs[0], values, functions)
-        else:
-            results = _apply(node, OPERATORS[node.op], inputs)
+        try:
+            inputs = [values[name] for name in node.inputs]
+            results = _results(node, inputs, values, functions)
+        except UserError:
+            raise
+        except Exception as error:  # what does not fit together fails in many ways
+            shapes = [np.shape(values[name]) for name in node.inputs if name in values]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(
+                f"{node} cannot be computed for inputs of shape {', '.join(map(str, shapes))} "
+                f"({reason.rstrip('.:')}): check the image size, or export the model again."
+            ) from error
         results = results if isinstance(results, tuple) else (results,)
         for name, result in zip(node.outputs, results, strict=False):
             values[name] = result
         values[""] = None
 
 
-def _apply(node: Node, operator: Callable[..., Any], inputs: Sequence[Any]) -> Any:
+def _results(
+    node: Node,
+    inputs: list[Any],
+    values: Mapping[str, Any],
+    functions: Mapping[tuple[str, str], Function],
+) -> Any:
+    if (node.domain, node.op) in functions:
+        return _call(node, functions[node.domain, node.op], inputs, functions)
+    if node.op == "If":
+        return _branch(node, inputs[0], values, functions)
     while inputs and inputs[-1] is None:  # left out at the end
         inputs = inputs[:-1]
-    try:
-        return operator(node, *inputs)
-    except UserError:
-        raise
-    # What does not fit together fails in numpy or JAX in many ways.
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        shapes = ", ".join("none" if x is None else str(np.shape(x)) for x in inputs)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".:")
-        raise UserError(
-            f"{node} cannot be computed for inputs of shape {shapes} ({reason}): check the image "
-            "size, or export the model again."
-        ) from error
+    return OPERATORS[node.op](node, *inputs)
 
 
 def _branch(
@@ -165,7 +187,7 @@ def _branch(
     functions: Mapping[tuple[str, str], Function],
 ) -> tuple[Any, ...]:
     """The branch that a condition chooses while the program is traced."""
-    if not isinstance(condition, (np.ndarray, np.generic)):
+    if not is_static(condition):
         raise unsupported(node, "a condition that depends on the image")
     graph: Graph = node.attributes["then_branch" if condition.all() else "else_branch"]
     inner = {**values, **graph.constants}

@@ -52,7 +52,7 @@ def _resize_axes(
     mode: str, rounding: str,
 ) -> Array:  # fmt: skip
     kind = node.get("mode", "nearest")
-    if min(sizes) < 1 or math.prod(sizes) > 2**28:
+    if min(sizes) < 1 or math.prod(sizes) > 2**26:
         raise unsupported(node, f"a result of shape {list(sizes)}")
     x = jnp.asarray(x)
     for axis, size, factor in zip(axes, sizes, factors, strict=True):

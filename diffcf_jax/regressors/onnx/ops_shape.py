@@ -49,7 +49,7 @@ def _constant_of_shape(node: Node, shape: Array) -> Array:
 def _range(node: Node, start: Array, limit: Array, step: Array) -> np.ndarray:
     ends = (static(node, x, "the range").reshape(())[()] for x in (start, limit, step))
     start, limit, step = ends
-    if step == 0 or not abs((limit - start) / step) < 2**28:
+    if step == 0 or not abs((limit - start) / step) < 2**26:
         raise unsupported(node, "no end")
     return np.arange(start, limit, step, static(node, start, "the range").dtype)
 
@@ -203,6 +203,6 @@ def _eye_like(node: Node, x: Array) -> Array:
 
 def _checked(node: Node, shape: list[int] | tuple[int, ...]) -> tuple[int, ...]:
     """A shape that fits into memory: a file may ask for any."""
-    if min(shape, default=0) < 0 or math.prod(shape) > 2**28:
+    if min(shape, default=0) < 0 or math.prod(shape) > 2**26:
         raise unsupported(node, f"a result of shape {tuple(shape)}")
     return tuple(shape)

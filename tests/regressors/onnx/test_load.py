@@ -100,6 +100,21 @@ def test_functions_and_branches_are_computed(tmp_path):
     np.testing.assert_allclose(y, -3 * IMAGES.mean((1, 2, 3)), rtol=1e-5)
 
 
+def test_functions_that_call_each_other_without_end_are_refused(tmp_path):
+    def function(name, *called):
+        return files.message(
+            (1, name), (4, "a"), (5, "c"), (10, "own"), (9, files.message((1, ""), (2, 18))),
+            *[(7, files.node(one, "a", "c", domain="own")) for one in called],
+        )  # fmt: skip
+
+    doubling = [function(f"F{i}", f"F{i + 1}", f"F{i + 1}") for i in range(40)]
+    for functions in ([function("F0", "F0")], doubling):
+        nodes = [files.node("F0", "x", "y", domain="own")]
+        path = files.save(tmp_path / "m.onnx", nodes, functions=functions)
+        with pytest.raises(UserError, match="more than 1,000,000 operators"):
+            load_regressor(path, "none")
+
+
 def test_metadata_names_preprocess_and_output(tmp_path):
     metadata = {"diffcf.preprocess": "range=255 channels=bgr", "diffcf.output": "column=2 scale=2"}
     weights = files.convnet(tmp_path / "m.onnx", metadata=metadata)
