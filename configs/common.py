@@ -18,12 +18,19 @@ SIZES = ("tiny", "small", "paper")
 _AGE_RELEASES = (
     "https://github.com/DevinTDHa/Diffusion-Counterfactuals-for-Image-Regressors/releases"
 )
+# Of `config.regressor` and `config.oracle`: a model from outside in place of the checkpoint.
+MODEL = dict(
+    model="",  # a file such as age.onnx, or package.module:name; see docs/own-regressor.md
+    preprocess="",  # such as "imagenet", or "range=255 mean=122.8,117,104.3 std=256"
+    output="",  # such as "column=1" or "expectation=0..80"
+)
 _AGE_UNIT = dict(unit="years", mean=0.0, scale=100.0)  # the network predicts (age - mean) / scale
 AGE_REGRESSOR = dict(
     checkpoint="checkpoints/age_regressor",
     original=f"last.ckpt of the imdb-wiki-clean regressor in {_AGE_RELEASES}",
     convert="imdb-clean/version_0/checkpoints/last.ckpt --kind densenet-regressor "
     "--preset celebahq",
+    **MODEL,
     **_AGE_UNIT,
 )
 AGE_ORACLE = dict(
@@ -31,8 +38,15 @@ AGE_ORACLE = dict(
     original="last.ckpt of the imdb-wiki-clean oracle in the same releases",
     convert="imdb-clean_oracle/version_0/checkpoints/last.ckpt --kind densenet-regressor "
     "--preset celebahq",
+    **MODEL,
     **_AGE_UNIT,
 )
+
+
+def regressor(checkpoint: str) -> dict[str, Any]:
+    """Returns `config.regressor` or `config.oracle`: a network directory, or a `model`."""
+    unit = dict(unit=placeholder(str), mean=placeholder(float), scale=placeholder(float))
+    return dict(checkpoint=checkpoint, **MODEL, **unit)
 
 
 def explaining(data: dict[str, Any], batch_size: str) -> ml_collections.ConfigDict:

@@ -19,6 +19,6 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.explaining(data=dict(name="folder", convert=True), batch_size="4")
     config.method = common.method(DiffAERE())
     config.generator = dict(checkpoint="runs/diffae/network")
-    config.regressor = dict(checkpoint="runs/regressor/best")
-    config.oracle = dict(checkpoint="runs/oracle/best")  # only for evaluation
+    config.regressor = common.regressor("runs/regressor/best")
+    config.oracle = common.regressor("runs/oracle/best")  # only for evaluation
     return config

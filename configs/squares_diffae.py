@@ -24,6 +24,6 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.explaining(data=dict(name="squares"), batch_size="16")
     config.method = common.method(DiffAERE(inversion_steps=50))
     config.generator = dict(checkpoint="checkpoints/squares_diffae")
-    config.regressor = dict(checkpoint="checkpoints/squares_regressor")
-    config.oracle = dict(checkpoint="checkpoints/squares_oracle")  # only for evaluation
+    config.regressor = common.regressor("checkpoints/squares_regressor")
+    config.oracle = common.regressor("checkpoints/squares_oracle")  # only for evaluation
     return config

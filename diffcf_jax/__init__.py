@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffcf_jax.counterfactual.diffae_re import DiffAERE
     from diffcf_jax.explainer import Explainer, Progress, explain
     from diffcf_jax.explanation import Explanation
+    from diffcf_jax.regressors.load import load_regressor
     from diffcf_jax.units import Unit
 
 _HOMES = {
@@ -31,11 +32,12 @@ _HOMES = {
     "Unit": "units",
     "explain": "explainer",
     "load_network": "checkpoint.store",
+    "load_regressor": "regressors.load",
 }
 
 __all__ = [
     "ACRE", "DiffAERE", "Explainer", "Explanation", "Network", "Progress", "Unit", "UserError",
-    "explain", "load_network",
+    "explain", "load_network", "load_regressor",
 ]  # fmt: skip
 
 

@@ -27,11 +27,17 @@ from diffcf_jax.inputs import (
     check_targets,
     parse_batch_size,
 )
+from diffcf_jax.regressors import regressor as external
 from diffcf_jax.units import Unit, unit_of
 
-# A trained network, a function images -> predictions, or a function of (variables, images) with
-# its variables.
-Regressor = Network | Callable[[jax.Array], jax.Array] | tuple[Callable[..., jax.Array], Any]
+# A trained network, what `load_regressor` returns, a function images -> predictions, or a function
+# of (variables, images) with its variables.
+Regressor = (
+    Network
+    | external.Regressor
+    | Callable[[jax.Array], jax.Array]
+    | tuple[Callable[..., jax.Array], Any]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +75,9 @@ class Explainer:
 
     Args:
         generator: a DDPM for `ACRE`, a Diff-AE for `DiffAERE`; see `load_network`.
-        regressor: a `Network`; or a differentiable JAX function from images [B, H, W, 3] in [0, 1]
-            to predictions [B]; or `(apply, variables)` with predictions `apply(variables, images)`.
+        regressor: a `Network`; what `load_regressor` returns; a differentiable JAX function from
+            images [B, H, W, 3] in [0, 1] to predictions [B]; or `(apply, variables)` with
+            predictions `apply(variables, images)`.
         method: `ACRE(...)` or `DiffAERE(...)`; its threshold is in the regressor's unit.
         unit: of the regressor. Default: a network's own; for a function, that of its values.
         batch_size: images in work at a time, which changes no result; "auto": as many as fit
@@ -107,6 +114,7 @@ class Explainer:
         self.seed = int(seed)
         self.image_size = int(generator.description["image_size"])
         self.unit, apply, self._variables = _open_regressor(regressor, unit, self.image_size)
+        self._regressor = regressor
         # The methods see what the network predicts, so that their options mean the same for
         # every label.
         scaled = dataclasses.replace(method, threshold=method.threshold / self.unit.scale)
@@ -214,12 +222,19 @@ class Explainer:
             "method": {"name": self.method.name, **dataclasses.asdict(self.method)},
             "generator": {"kind": self.generator.kind, "image_size": self.image_size},
             "regressor": {"unit": self.unit.name, "mean": self.unit.mean, "scale": self.unit.scale},
-            "networks": {
-                role: fingerprint(jax.tree.map(np.asarray, variables))
-                for role, variables in self.params.items()
-            },
+            "networks": self.fingerprints(),
             "seed": self.seed,
         }
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of each network: of its weights, and of what else decides its predictions."""
+        found = {
+            role: fingerprint(jax.tree.map(np.asarray, variables))
+            for role, variables in self.params.items()
+        }
+        if isinstance(self._regressor, external.Regressor):
+            found["regressor"] = self._regressor.fingerprint()
+        return found
 
     def __repr__(self) -> str:
         return f"Explainer({self.generator!r}, {self.method!r}, seed={self.seed})"
@@ -265,7 +280,12 @@ def _open_regressor(
     regressor: Regressor, unit: Unit | None, size: int
 ) -> tuple[Unit, Callable[[Any, jax.Array], jax.Array], Any]:
     """The regressor's unit, its function of (variables, images), and its variables."""
-    if isinstance(regressor, Network):
+    if isinstance(regressor, external.Regressor):
+        if unit not in (None, regressor.unit):
+            raise UserError("regressor has a unit of its own: give unit to load_regressor.")
+        regressor.check_size(size)
+        unit, apply, variables = regressor.unit, regressor.apply, regressor.variables
+    elif isinstance(regressor, Network):
         if regressor.kind not in REGRESSORS:
             raise UserError(
                 f"regressor is a {regressor.kind}; it must be a network of kind "

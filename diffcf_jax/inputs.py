@@ -4,7 +4,7 @@ import contextlib
 import math
 import numbers
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from diffcf_jax.checkpoint.store import load_network, read_description
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import OptionError, Options
 from diffcf_jax.errors import UserError
+from diffcf_jax.regressors.load import load_regressor
+from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.shipped import command, find_checkpoint
-from diffcf_jax.units import Unit
+from diffcf_jax.units import Unit, unit_of
 
 Config = Mapping[str, Any]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -25,27 +27,30 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 def load_networks(
     generator: Config, regressor: Config, oracle: Config | None = None
-) -> tuple[Network, Network]:
+) -> tuple[Network, Network | Regressor]:
     """Loads the generator and the regressor that a config names.
 
     Args:
         generator: `checkpoint`, a network directory; for one that has to be fetched first also
             `original`, what it is made of and where that is found, and `convert`, the converter's
             arguments.
-        regressor: the same keys.
+        regressor: the same keys; or `model`, what `load_regressor` reads, with `preprocess` and
+            `output` as text, and `unit`, `mean` and `scale`.
         oracle: the same keys; only told of when something else is missing.
 
     Raises:
         UserError: a checkpoint is missing or broken, or the two do not fit each other.
     """
     _check_fetched({"generator": generator, "regressor": regressor, "oracle": oracle or {}})
-    networks = _load("generator", generator), _load("regressor", regressor)
+    networks = _load("generator", generator), _load_regressor(regressor)
     _check_pair(*networks)
     return networks
 
 
-def abstract_networks(generator: Config, regressor: Config) -> tuple[Network, Network]:
+def abstract_networks(generator: Config, regressor: Config) -> tuple[Network, Network | Regressor]:
     """The same networks with the shapes of their weights instead of the weights.
+
+    A `model` of the regressor is read with its weights.
 
     Args:
         generator: as in `load_networks`; a checkpoint that is missing is described by `convert`.
@@ -54,12 +59,34 @@ def abstract_networks(generator: Config, regressor: Config) -> tuple[Network, Ne
     Raises:
         UserError: a checkpoint is missing and `convert` too, or the two do not fit each other.
     """
-    networks = _abstract("generator", generator), _abstract("regressor", regressor)
+    external = regressor.get("model")
+    reader = _load_regressor(regressor) if external else _abstract("regressor", regressor)
+    networks = _abstract("generator", generator), reader
     _check_pair(*networks)
     return networks
 
 
-def _check_pair(generator_net: Network, regressor_net: Network) -> None:
+def regressor_unit(regressor: Network | Regressor, config: Config) -> Unit:
+    """The unit of what `load_networks` has read.
+
+    Raises:
+        UserError: see `unit_of`.
+    """
+    if isinstance(regressor, Regressor):
+        return regressor.unit
+    return unit_of(regressor.description, config)
+
+
+def apply_of(regressor: Network | Regressor) -> Callable[[Any, Any], Any]:
+    """The function (variables, images) -> predictions of what `load_networks` has read."""
+    return regressor.apply if isinstance(regressor, Regressor) else regressor.module.apply
+
+
+def _check_pair(generator_net: Network, regressor_net: Network | Regressor) -> None:
+    if isinstance(regressor_net, Regressor):
+        with _naming("regressor", "model"):
+            regressor_net.check_size(generator_net.description["image_size"])
+        return
     if regressor_net.kind not in REGRESSORS:
         raise UserError(f"config.regressor.checkpoint is a {regressor_net.kind}, not a regressor.")
     size = generator_net.description["image_size"]
@@ -203,12 +230,27 @@ def _check_fetched(sections: Mapping[str, Config]) -> None:
 
 
 def _is_there(config: Config) -> bool:
-    return (find_checkpoint(config["checkpoint"]) / "network.json").is_file()
+    return (
+        bool(config.get("model"))
+        or (find_checkpoint(config["checkpoint"]) / "network.json").is_file()
+    )
 
 
 def _load(role: str, config: Config) -> Network:
     with _naming(role):
         return load_network(config["checkpoint"])
+
+
+def _load_regressor(config: Config) -> Network | Regressor:
+    if not config.get("model"):
+        return _load("regressor", config)
+    with _naming("regressor", "model"):
+        return load_regressor(
+            config["model"],
+            config.get("preprocess") or "",
+            config.get("output") or "",
+            unit_of({}, config),
+        )
 
 
 def _abstract(role: str, config: Config) -> Network:
@@ -222,8 +264,8 @@ def _abstract(role: str, config: Config) -> Network:
 
 
 @contextlib.contextmanager
-def _naming(role: str) -> Iterator[None]:
+def _naming(role: str, key: str = "checkpoint") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"config.{role}.checkpoint: {error}") from None
+        raise UserError(f"config.{role}.{key}: {error}") from None

@@ -23,6 +23,10 @@ _COMMANDS = {
     "explain": ("diffcf_jax.main:explain", "Explain images: search counterfactuals for them."),
     "train": ("diffcf_jax.main:train", "Train a generator, a regressor or an oracle."),
     "evaluate": ("diffcf_jax.eval.metrics:main", "Measure the results of a finished run."),
+    "check-regressor": (
+        "diffcf_jax.regressors.command:main",
+        "Check how a regressor of any format is read.",
+    ),
     "diagnose": ("diffcf_jax.eval.diagnose.__main__:main", "Choose a method's options by tables."),
     "convert": ("diffcf_jax.checkpoint.convert:main", "Import a PyTorch original's checkpoint."),
     "export": ("diffcf_jax.checkpoint.export:main", "Export weights with the originals' keys."),
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _page() -> str:
-    lines = [f"  {name:<10}{about}" for name, (_, about) in _COMMANDS.items()]
+    lines = [f"  {name:<16}{about}" for name, (_, about) in _COMMANDS.items()]
     return "\n".join(
         [
             "usage: diffcf COMMAND [FLAGS]",

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from diffcf_jax import chips, parallel
-from diffcf_jax.checkpoint.network import Network, fingerprint
+from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.events import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.open import open_data
@@ -28,10 +28,12 @@ from diffcf_jax.inputs import (
     parse_batch_size,
     parse_method,
     parse_targets,
+    regressor_unit,
 )
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.preemption import termination
 from diffcf_jax.progress import Progress
+from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.report.html import write_report
 from diffcf_jax.results.log import read_results, result_key, write_results
 from diffcf_jax.results.summary import (
@@ -48,7 +50,6 @@ from diffcf_jax.results.workdir import (
     start_over,
 )
 from diffcf_jax.results.writer import ResultWriter
-from diffcf_jax.units import unit_of
 from diffcf_jax.workdir import locked, write_config
 
 
@@ -74,7 +75,7 @@ def run(
         workdir: gets results.jsonl, images, summary.json, summary.csv and report.html.
         method: `name`, "ac-re" or "diffae-re", and its options, see `ACRE` and `DiffAERE`.
         generator: `checkpoint`, a network directory.
-        regressor: `checkpoint`, a network directory.
+        regressor: `checkpoint`, a network directory; or `model`, see `load_networks`.
         data: `name`, `path`, `limit`, `convert`.
         targets: numbers separated by commas, in the label's unit; "" takes the data set's own.
         batch_size: images that a process works on at a time, or "auto", see `Explainer`.
@@ -92,7 +93,7 @@ def run(
     """
     start = time.monotonic()
     config = {
-        "method": dict(method), "generator": dict(generator), "regressor": dict(regressor),
+        "method": dict(method), "generator": dict(generator), "regressor": _given(regressor),
         "oracle": dict(oracle or {}), "data": dict(data), "targets": targets,
         "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
@@ -107,8 +108,7 @@ def run(
         records = open_data(data, explainer.image_size)
         if isinstance(records, ImageFolder):
             refuse_inside(records.path, workdir)
-        fingerprints = {role: fingerprint(tree) for role, tree in explainer.params.items()}
-        made_with = {**config, "networks": fingerprints}
+        made_with = {**config, "networks": explainer.fingerprints()}
         with (
             _folder(workdir, made_with, from_scratch),
             _writer(workdir, made_with, records.names, len(wanted) > 1, check) as writer,
@@ -150,16 +150,21 @@ def run(
             return write_report(workdir), [row["error"] for row in rows if "error" in row]
 
 
+def _given(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of the config without what is left open."""
+    return {key: value for key, value in section.items() if value not in ("", None)}
+
+
 def _explainer(
     method: Mapping[str, Any],
     generator_net: Network,
-    regressor_net: Network,
+    regressor_net: Network | Regressor,
     regressor: Mapping[str, Any],
     batch_size: int | str,
     seed: int,
 ) -> Explainer:
     options = parse_method(method)
-    unit = unit_of(regressor_net.description, regressor)
+    unit = regressor_unit(regressor_net, regressor)
     with naming_option():
         return Explainer(
             generator_net, regressor_net, options, unit=unit, batch_size=batch_size, seed=seed

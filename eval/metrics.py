@@ -38,6 +38,7 @@ from diffcf_jax.data.squares import background_color, inner_square_color
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
+from diffcf_jax.regressors import load
 from diffcf_jax.results.log import image_path, read_results
 from diffcf_jax.results.summary import (
     Interval,
@@ -46,7 +47,7 @@ from diffcf_jax.results.summary import (
     read_summary,
     with_unit,
 )
-from diffcf_jax.units import unit_of
+from diffcf_jax.units import Unit, unit_of
 
 BATCH_SIZE = 64
 IN_UNIT = ("final_error", "oracle_mae", "oracle_error")
@@ -187,19 +188,25 @@ def load_regressor(directory: str | Path, config: Mapping[str, Any] | None = Non
     Its predictions are in the label's unit: mean + scale * network(images).
 
     Args:
-        directory: of the network.
-        config: may hold `unit`, `mean` and `scale`, which come before the checkpoint's.
+        directory: of the network, or any other regressor that `diffcf_jax.load_regressor` reads.
+        config: may hold `unit`, `mean` and `scale`, which come before the checkpoint's, and
+            `preprocess` and `output` of another regressor.
 
     Raises:
         UserError: the network directory is missing or broken, or holds no regressor; when called,
             images of another size than the network's.
     """
+    config = config or {}
+    if load.is_external(directory):
+        texts = (config.get(key) or "" for key in ("preprocess", "output"))
+        regressor = load.load_regressor(directory, *texts, unit_of({}, config))
+        return _in_batches(regressor.apply, regressor.variables, regressor.unit)
     network = load_network(directory)
     if network.kind not in REGRESSORS:
         raise UserError(f'{directory} holds a "{network.kind}", not a regressor: give another one')
     size = network.description["image_size"]
-    unit = unit_of(network.description, config or {})
-    apply = jax.jit(network.module.apply)
+    unit = unit_of(network.description, config)
+    predict_batch = _in_batches(network.module.apply, network.variables, unit)
 
     def predict(images: np.ndarray) -> np.ndarray:
         if images.shape[1:] != (size, size, 3):
@@ -208,9 +215,19 @@ def load_regressor(directory: str | Path, config: Mapping[str, Any] | None = Non
                 f"{directory} takes images of {size}x{size} pixels, and these have "
                 f"{width}x{height}: give the regressor of this run"
             )
+        return predict_batch(images)
+
+    return predict
+
+
+def _in_batches(apply: Callable[..., Any], variables: Any, unit: Unit) -> Predict:
+    """A function of at most BATCH_SIZE images that is compiled once for images of one size."""
+    apply = jax.jit(apply)
+
+    def predict(images: np.ndarray) -> np.ndarray:
         padded = np.zeros([BATCH_SIZE, *images.shape[1:]], np.float32)
         padded[: len(images)] = images
-        return unit.denormalise(np.asarray(apply(network.variables, padded))[: len(images)])
+        return unit.denormalise(np.asarray(apply(variables, padded))[: len(images)])
 
     return predict
 
@@ -248,16 +265,16 @@ def _read_rgb(path: Path) -> np.ndarray:
 
 def _checkpoint(config: Mapping[str, Any], key: str) -> str | None:
     section = config.get(key)
-    return section.get("checkpoint") if isinstance(section, Mapping) else None
+    if not isinstance(section, Mapping):
+        return None
+    return section.get("model") or section.get("checkpoint")
 
 
 def _define(values: flags.FlagValues) -> None:
     cli.define_path(values, "results", "The folder of a finished run, its --workdir.")
+    cli.define_path(values, "regressor", "A regressor; without it, the one in the run's config.")
     cli.define_path(
-        values, "regressor", "A network directory; without it, the one in the run's config."
-    )
-    cli.define_path(
-        values, "oracle", "A network directory; without it, the one in the run's config, if any."
+        values, "oracle", "A regressor; without it, the one in the run's config, if any."
     )
 
 

@@ -2,8 +2,16 @@ import jax
 import pytest
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import abstract_networks, load_networks, parse_targets
+from diffcf_jax.inputs import (
+    abstract_networks,
+    apply_of,
+    load_networks,
+    parse_targets,
+    regressor_unit,
+)
+from diffcf_jax.units import Unit
 from tests import tiny
+from tests.regressors import onnx_files
 
 
 def test_parse_targets():
@@ -69,3 +77,22 @@ def test_networks_that_were_not_converted_yet_are_known_by_their_presets(tmp_pat
     assert regressor.kind == "densenet" and regressor.description["image_size"] == 256
     count = sum(leaf.size for leaf in jax.tree.leaves(regressor.variables["params"]))
     assert 6.9e6 < count < 7.1e6  # densenet121 without the 1000 classes
+
+
+def test_a_regressor_may_be_a_model_from_outside(tmp_path):
+    generator = {"checkpoint": tiny.save(tmp_path / "ddpm", tiny.DDPM)}
+    onnx_files.convnet(tmp_path / "m.onnx")
+    model = {
+        "checkpoint": str(tmp_path / "missing"), "model": str(tmp_path / "m.onnx"),
+        "preprocess": "range=255", "output": "column=1", "unit": "years", "mean": 40.0,
+        "scale": None,
+    }  # fmt: skip
+    for load in (load_networks, abstract_networks):
+        _, regressor = load(generator, model)
+        assert str(regressor.preprocess) == "size=8x8 range=255 layout=nchw"
+        assert regressor_unit(regressor, model) == Unit("years", 40.0, 1.0)
+        assert apply_of(regressor) == regressor.apply
+    with pytest.raises(UserError, match=r"^config.regressor.model: .* has 3 outputs per image"):
+        load_networks(generator, {**model, "output": ""})
+    with pytest.raises(UserError, match=r"^config.regressor.model: preprocess has 'x': give"):
+        load_networks(generator, {**model, "preprocess": "x"})

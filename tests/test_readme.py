@@ -4,6 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
+
+from tests.regressors import onnx_files
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -37,12 +41,24 @@ def test_configs_and_scripts_of_the_commands_exist():
 
 
 def test_python_example_runs(tmp_path, monkeypatch):
-    (example,) = code_blocks("python")
+    example, export, own = code_blocks("python")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["explanation"].success.all()
     assert (tmp_path / "out_python" / "report.html").is_file()
+    # In place of what PyTorch exports: the same redness, of images prepared as for ImageNet.
+    assert '"model.onnx"' in export
+    nodes = [
+        onnx_files.node("GlobalAveragePool", "x", "p"), onnx_files.node("Flatten", "p", "f"),
+        onnx_files.node("Gemm", "f,w,b", "y"),
+    ]  # fmt: skip
+    weights = np.array([[0.229], [-0.224], [0]], np.float32)
+    constants = {"w": weights, "b": np.array([0.485 - 0.456], np.float32)}
+    onnx_files.save(tmp_path / "model.onnx", nodes, constants, ("b", 3, 64, 64))
+    exec(compile(own, "README.md", "exec"), names)
+    assert names["explanation"].success.all()
+    assert (tmp_path / "out_model" / "report.html").is_file()
 
 
 def test_every_dependency_is_pinned():

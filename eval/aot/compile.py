@@ -14,7 +14,13 @@ from diffcf_jax.counterfactual.programs import compile_step
 from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.errors import UserError
 from diffcf_jax.flops import count_flops
-from diffcf_jax.inputs import abstract_networks, naming_option, parse_batch_size, parse_method
+from diffcf_jax.inputs import (
+    abstract_networks,
+    apply_of,
+    naming_option,
+    parse_batch_size,
+    parse_method,
+)
 from diffcf_jax.models import cpu
 
 from .estimate import Estimate, estimate
@@ -49,7 +55,7 @@ def compile_for(
     slots = parse_batch_size(batch_size)
     network, reader = abstract_networks(generator, regressor)
     with naming_option():
-        built = parse_method(method).bind(network, reader.module.apply)
+        built = parse_method(method).bind(network, apply_of(reader))
     params = {"generator": network.variables, "regressor": reader.variables}
     size = network.description["image_size"]
     precision = method.get("precision", "float32")

@@ -11,8 +11,8 @@ from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.data.open import open_data
 from diffcf_jax.diffusion.schedule import Diffusion, make_diffusion
 from diffcf_jax.errors import UserError
-from diffcf_jax.inputs import load_networks
-from diffcf_jax.units import Unit, unit_of
+from diffcf_jax.inputs import apply_of, load_networks, regressor_unit
+from diffcf_jax.units import Unit
 
 Array = jax.Array
 
@@ -60,8 +60,8 @@ def open_subject(config: Mapping[str, Any], count: int, more: int = 512) -> Subj
         raise UserError(
             f"config.generator.checkpoint is a {generator.kind}; a ddpm or a diffae is needed."
         )
-    unit = unit_of(regressor.description, config["regressor"])
-    apply = jax.jit(regressor.module.apply)
+    unit = regressor_unit(regressor, config["regressor"])
+    apply = jax.jit(apply_of(regressor))
 
     def read(images: np.ndarray | Array) -> np.ndarray:
         return unit.denormalise(np.asarray(apply(regressor.variables, images)))

@@ -1,0 +1,1 @@
+"""Regressors from outside: read, prepared, and checked."""

@@ -1,0 +1,1 @@
+"""A reader of ONNX files into differentiable functions of JAX."""

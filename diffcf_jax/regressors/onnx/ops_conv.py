@@ -1,0 +1,157 @@
+"""Convolutions and poolings, for images of any number of axes."""
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffcf_jax.regressors.onnx.model import Node
+from diffcf_jax.regressors.onnx.table import Array, operator, unsupported
+from diffcf_jax.regressors.onnx.windows import Windows, windows
+
+
+@operator("Conv")
+def _conv(node: Node, x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    w = windows(node, x.shape[2:], kernel.shape[2:])
+    y = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        w.strides,
+        w.padding,
+        rhs_dilation=w.dilations,
+        dimension_numbers=_layout(x.ndim),
+        feature_group_count=node.get("group", 1),
+    )
+    return y if bias is None else y + _per_channel(bias, x.ndim)
+
+
+@operator("ConvTranspose")
+def _conv_transpose(node: Node, x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    """The transpose of Conv: the image is spread by the stride and convolved with the kernel."""
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    rank, groups = x.ndim - 2, node.get("group", 1)
+    strides = node.get("strides", [1] * rank)
+    dilations = node.get("dilations", [1] * rank)
+    more = node.get("output_padding", [0] * rank)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel.shape[2:], dilations, strict=True)]
+    pads, wanted = node.get("pads", [0] * 2 * rank), node.get("output_shape")
+    auto = node.get("auto_pad", "NOTSET")
+    if auto.startswith("SAME") and wanted is None:
+        wanted = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
+    padding = []
+    for i, span in enumerate(spans):
+        before, after = pads[i], pads[i + rank]
+        if wanted is not None:
+            total = strides[i] * (x.shape[i + 2] - 1) + more[i] + span - wanted[-rank:][i]
+            less = max(0, total) // 2
+            before, after = less, total - less
+            if auto != "SAME_UPPER" and total > 0:
+                before, after = after, before
+        padding.append((span - 1 - before, span - 1 - after + more[i]))
+    channels, outputs = kernel.shape[:2]
+    kernel = kernel.reshape(groups, channels // groups, outputs, *kernel.shape[2:])
+    kernel = kernel.swapaxes(1, 2).reshape(groups * outputs, channels // groups, *kernel.shape[3:])
+    y = jax.lax.conv_general_dilated(
+        x,
+        jnp.flip(kernel, range(2, x.ndim)),
+        (1,) * rank,
+        padding,
+        lhs_dilation=strides,
+        rhs_dilation=dilations,
+        dimension_numbers=_layout(x.ndim),
+        feature_group_count=groups,
+    )
+    return y if bias is None else y + _per_channel(bias, x.ndim)
+
+
+@operator("MaxPool")
+def _max_pool(node: Node, x: Array) -> Array:
+    if len(node.outputs) > 1 and node.outputs[1]:
+        raise unsupported(node, "the positions as a second output")
+    x = jnp.asarray(x)
+    w = windows(node, x.shape[2:], node.get("kernel_shape"))
+    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    if max(w.dilations) > 1:  # JAX has no derivative of such windows
+        padding = [(0, 0), (0, 0), *((a, max(0, b)) for a, b in w.padding)]
+        padded = jnp.pad(x, padding, constant_values=lowest)
+        return jnp.stack(_taps(padded, w)).max(0)
+    return _reduce(x, w, lowest, jax.lax.max)
+
+
+@operator("AveragePool")
+def _average_pool(node: Node, x: Array) -> Array:
+    """The mean over the pixels of a window; padding counts only if the node says so."""
+    x = jnp.asarray(x)
+    w = windows(node, x.shape[2:], node.get("kernel_shape"))
+    counts = np.ones((), x.dtype)
+    for axis, size in enumerate(x.shape[2:]):
+        before, after = w.pads[axis]
+        ones = np.ones(size) if not node.get("count_include_pad", 0) else None
+        ones = np.ones(size + before + after) if ones is None else np.pad(ones, (before, after))
+        ones = np.pad(ones, (0, max(0, w.extra[axis])))
+        starts = np.arange(w.counts[axis]) * w.strides[axis]
+        taps = np.arange(w.kernel[axis]) * w.dilations[axis]
+        count = ones[starts[:, None] + taps].sum(1)
+        counts = np.multiply.outer(counts, count)
+    return _reduce(x, w, 0.0, jax.lax.add) / counts.astype(x.dtype)
+
+
+@operator("LpPool")
+def _lp_pool(node: Node, x: Array) -> Array:
+    x, p = jnp.asarray(x), node.get("p", 2)
+    w = windows(node, x.shape[2:], node.get("kernel_shape"))
+    return _reduce(jnp.abs(x) ** p, w, 0.0, jax.lax.add) ** (1 / p)
+
+
+@operator("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def _global_pool(node: Node, x: Array) -> Array:
+    x = jnp.asarray(x)
+    axes, p = tuple(range(2, x.ndim)), node.get("p", 2)
+    if node.op == "GlobalAveragePool":
+        return x.mean(axes, keepdims=True)
+    if node.op == "GlobalMaxPool":
+        return x.max(axes, keepdims=True)
+    return (jnp.abs(x) ** p).sum(axes, keepdims=True) ** (1 / p)
+
+
+def _reduce(x: Array, w: Windows, initial: float, combine: Callable[..., Array]) -> Array:
+    """One number per window; negative padding cuts off what no window covers."""
+    cut = [min(0, after) for _, after in w.padding]
+    for axis, less in enumerate(cut):
+        x = jax.lax.slice_in_dim(x, 0, x.shape[axis + 2] + less, axis=axis + 2)
+    padding = [(before, max(0, after)) for before, after in w.padding]
+    return jax.lax.reduce_window(
+        x,
+        np.asarray(initial, x.dtype)[()],
+        combine,
+        (1, 1, *w.kernel),
+        (1, 1, *w.strides),
+        ((0, 0), (0, 0), *padding),
+        window_dilation=(1, 1, *w.dilations),
+    )
+
+
+def _taps(x: Array, w: Windows) -> list[Array]:
+    """The padded image as each tap of the windows sees it."""
+    taps = []
+    for tap in itertools.product(*map(range, w.kernel)):
+        index = [slice(None), slice(None)]
+        for place, stride, dilation, count in zip(
+            tap, w.strides, w.dilations, w.counts, strict=True
+        ):
+            start = place * dilation
+            index.append(slice(start, start + (count - 1) * stride + 1, stride))
+        taps.append(x[tuple(index)])
+    return taps
+
+
+def _layout(rank: int) -> tuple[str, str, str]:
+    axes = "HWDT"[: rank - 2]
+    return f"NC{axes}", f"OI{axes}", f"NC{axes}"
+
+
+def _per_channel(bias: Array, rank: int) -> Array:
+    return jnp.reshape(bias, (1, -1, *(1,) * (rank - 2)))
