@@ -36,6 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
         DiffAERE(
             threshold=5.0,  # years
             solver="adam",  # the paper's; "newton" needs a fraction of the iterations
+            inversion_steps=250,
             distance="l1",
             distance_space="latent",
             distance_weight=1e-5,

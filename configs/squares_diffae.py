@@ -22,7 +22,7 @@ from diffcf_jax.configs import common
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     config = common.explaining(data=dict(name="squares"), batch_size="16")
-    config.method = common.method(DiffAERE(inversion_steps=50))
+    config.method = common.method(DiffAERE())
     config.generator = dict(checkpoint="checkpoints/squares_diffae")
     config.regressor = common.regressor("checkpoints/squares_regressor")
     config.oracle = common.regressor("checkpoints/squares_oracle")  # only for evaluation

@@ -27,7 +27,7 @@ def main() -> None:
     rows = [("input", images)]
     for name, generator, method in (
         ("AC-RE", "squares_ddpm", ACRE(iterations=40)),
-        ("Diff-AE-RE", "squares_diffae", DiffAERE(inversion_steps=50)),
+        ("Diff-AE-RE", "squares_diffae", DiffAERE()),
     ):
         explainer = Explainer(load_network(f"checkpoints/{generator}"), regressor, method)
         explanation = explainer.explain(images / 255, targets)

@@ -73,7 +73,8 @@ class DiffAEREState:
 class DiffAERE(Options):
     """Options of Diff-AE-RE: richer edits of the semantic code.
 
-    The defaults are the paper's, but for Newton's solver; the paper's is `solver="adam"`.
+    The defaults are the paper's, but for Newton's solver (`solver="adam"` is the paper's) and the
+    inversion (250 steps in the paper, 20 in its code).
 
     Attributes:
         inversion_steps: DDIM steps from the image to its noise x_T.
@@ -92,7 +93,7 @@ class DiffAERE(Options):
     name: ClassVar[str] = "diffae-re"
     generator_kind: ClassVar[str] = "diffae"
 
-    inversion_steps: int = option(250, COUNT)
+    inversion_steps: int = option(20, COUNT)
     decode_steps: int = option(10, COUNT)
     solver: str = option("newton", one_of(("newton", "adam")))
     iterations: int = option(200, COUNT)
