@@ -30,14 +30,20 @@ def pytest_addoption(parser):
 # Each worker takes the next file when it has nothing to do. With those first that take the most
 # CPU time, all end at about the same time.
 LONGEST = [
-    "tests/eval/test_parity.py",
     "tests/test_resume.py",
-    "tests/test_run.py",
+    "tests/eval/test_parity.py",
     "tests/counterfactual/test_batching.py",
     "tests/test_shipped.py",
-    "tests/test_wheel.py",
     "tests/test_commands.py",
+    "tests/training/test_devices.py",
     "tests/test_api.py",
+    "tests/test_run.py",
+    "tests/counterfactual/test_options.py",
+    "tests/models/test_unet.py",
+    "tests/eval/test_speed.py",
+    "tests/training/test_loop.py",
+    "tests/test_wheel.py",
+    "tests/training/test_kill.py",
     "tests/test_readme.py",
 ]
 
