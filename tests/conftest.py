@@ -1,4 +1,4 @@
-"""The tests run on the CPU unless JAX_PLATFORMS says otherwise, and compile a program only once."""
+"""The tests run on the CPU unless JAX_PLATFORMS says otherwise, and spend little on compilation."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Most programs run once, on tiny inputs. Without LLVM's optimisations they compile twice as fast.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Where annotations name shapes, they are checked at every call: before anything imports these.
 CHECKED = ["diffusion", "counterfactual.losses", "counterfactual.refinement"]
@@ -28,14 +30,20 @@ def pytest_addoption(parser):
 # Each worker takes the next file when it has nothing to do. With those first that take the most
 # CPU time, all end at about the same time.
 LONGEST = [
-    "tests/eval/test_parity.py",
     "tests/test_resume.py",
-    "tests/test_run.py",
+    "tests/eval/test_parity.py",
     "tests/counterfactual/test_batching.py",
     "tests/test_shipped.py",
-    "tests/test_wheel.py",
     "tests/test_commands.py",
+    "tests/training/test_devices.py",
     "tests/test_api.py",
+    "tests/test_run.py",
+    "tests/counterfactual/test_options.py",
+    "tests/models/test_unet.py",
+    "tests/eval/test_speed.py",
+    "tests/training/test_loop.py",
+    "tests/test_wheel.py",
+    "tests/training/test_kill.py",
     "tests/test_readme.py",
 ]
 

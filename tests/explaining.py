@@ -1,11 +1,17 @@
 """explain.py from the outside, on tiny networks."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from diffcf_jax import main
+from diffcf_jax import run as run_module
+from diffcf_jax.checkpoint.network import fingerprint
+from diffcf_jax.jsonfile import strict_json
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +34,23 @@ def save_networks(folder, method="acre"):
     }
     flags = [f"--config.{key}={value}" for key, value in options.items()]
     return [f"--config=configs/squares_{method}.py", *flags]
+
+
+@contextlib.contextmanager
+def compiled_once():
+    """Runs with the same networks and options share an explainer, which keeps its programs."""
+    make, made = run_module._explainer, {}
+
+    def shared(method, generator, regressor, *rest):
+        prints = fingerprint(generator.variables), fingerprint(regressor.variables)
+        key = strict_json([method, prints, *rest])
+        if key not in made:
+            made[key] = make(method, generator, regressor, *rest)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "_explainer", shared)
+        yield
 
 
 def explain(out, *arguments):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffcf_jax import cli
-from diffcf_jax.data.squares import Squares
+from diffcf_jax.data import squares
 from diffcf_jax.files import encode_png
 from diffcf_jax.main import main
 
@@ -33,6 +33,7 @@ def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "keep_memory", lambda: None)  # of this process, which goes on
+        patch.setattr(squares, "TRAIN_SIZE", 64)
         for name, arguments in COMMANDS.items():
             config = f"--config=train/squares_{name}"
             assert main(["train", config, f"--workdir={folder / name}", *arguments, *SHORT]) == 0
@@ -79,7 +80,7 @@ def test_a_bad_image_among_good_ones(networks, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "bad.png").write_bytes(b"no image")
-    (folder / "good.png").write_bytes(encode_png(Squares("validation", 1)[0].image))
+    (folder / "good.png").write_bytes(encode_png(squares.Squares("validation", 1)[0].image))
     arguments = [f"--config.data.path={folder}", "--config.targets=0.5"]
     assert explain(networks, tmp_path / "out", *arguments) == 2
     told = capsys.readouterr()

@@ -14,13 +14,19 @@ from tests import explaining
 from tests.pairs import two_environments
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    with explaining.compiled_once():
+        yield
+
+
+@pytest.fixture(scope="module", params=["acre"])
 def flags(request, tmp_path_factory):
-    method = getattr(request, "param", "acre")
-    return explaining.save_networks(tmp_path_factory.mktemp("networks"), method)
+    return explaining.save_networks(tmp_path_factory.mktemp("networks"), request.param)
 
 
 both_methods = pytest.mark.parametrize("flags", ["acre", "diffae"], indirect=True)
+with_diffae = pytest.mark.parametrize("flags", ["diffae"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,6 @@ def start_two(out, *arguments, second=()):
     ]
 
 
-@both_methods
 def test_two_processes_share_the_work(flags, uninterrupted, tmp_path):
     out = tmp_path / "out"
     processes = start_two(out, *flags)
@@ -132,6 +137,7 @@ def test_processes_with_different_commands_are_refused(flags, tmp_path, second, 
     assert read_results(tmp_path / "out") == []
 
 
+@with_diffae
 def test_another_number_of_processes_goes_on(flags, uninterrupted, tmp_path):
     out = tmp_path / "out"
     processes = start_two(out, *flags)

@@ -10,18 +10,16 @@ from PIL import Image
 
 from diffcf_jax import ACRE
 from diffcf_jax import run as run_module
-from diffcf_jax.checkpoint.network import fingerprint
 from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.events import Finished, Job
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
-from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.results.log import read_results
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked
-from tests import tiny
+from tests import explaining, tiny
 from tests.counterfactual import methods
 
 
@@ -42,18 +40,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
-    """Runs with the same networks and options share an explainer, which keeps its programs."""
-    make, made = run_module._explainer, {}
-
-    def shared(method, generator, regressor, *rest):
-        prints = fingerprint(generator.variables), fingerprint(regressor.variables)
-        key = strict_json([method, prints, *rest])
-        if key not in made:
-            made[key] = make(method, generator, regressor, *rest)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "_explainer", shared)
+    with explaining.compiled_once():
         yield
 
 

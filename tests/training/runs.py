@@ -78,13 +78,9 @@ def train_here(workdir, arguments):
 
 def start(workdir, arguments, **environment):
     """Starts train.py in a process group of its own; its output can be read from the process."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache/xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     return subprocess.Popen(
         [sys.executable, "train.py", f"--workdir={workdir}", *arguments], cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **cache, **environment},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 

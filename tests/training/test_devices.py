@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def devices(count):
-    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    return {"JAX_NUM_CPU_DEVICES": f"{count}"}
 
 
 def test_the_loss_curve_does_not_depend_on_the_devices(folder, tmp_path):
