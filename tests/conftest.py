@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 # Read when JAX is imported, by the workers and by every process that a test starts. Programs that
@@ -17,6 +18,17 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Where annotations name shapes, they are checked at every call: before anything imports these.
 CHECKED = ["diffusion", "counterfactual.losses", "counterfactual.refinement"]
 install_import_hook([f"diffcf_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture
+def optimised():
+    """Compiles as users do, in this process: for numbers that README and the docs promise."""
+    import jax
+
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def pytest_addoption(parser):

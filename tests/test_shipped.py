@@ -17,6 +17,7 @@ README = {
 }
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     ("name", "config", "count"), [("acre", squares_acre, 4), ("diffae", squares_diffae, 8)]
 )
