@@ -25,7 +25,7 @@ def optimised():
     """Compiles as users do, in this process: for numbers that README and the docs promise."""
     import jax
 
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
