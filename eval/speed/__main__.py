@@ -3,18 +3,18 @@
     python -m eval.speed --config configs/squares_acre.py
     python -m eval.speed --config configs/squares_acre.py --originals CHECKOUT --random-weights
     python -m eval.speed --config configs/train/squares_paper.py:ddpm --originals CHECKOUT
+    python -m eval.speed --config configs/squares_acre.py --originals CHECKOUT --trained --images 8
 
 CHECKOUT is a clone of https://github.com/DevinTDHa/Diffusion-Counterfactuals-for-Image-Regressors;
 its side needs PyTorch and torchvision (the extra `originals`). --random-weights takes networks of
 the paper's sizes: a checkpoint that the originals cannot build is no match for them. With a config
-of train.py an iteration is an update of the training, in float32.
+of train.py an iteration is an update of the training, in float32. --trained explains squares with
+the config's own networks on both sides and compares counterfactuals per hour and their quality.
 """
 
 import functools
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,9 +26,9 @@ from absl import flags
 from diffcf_jax import cli
 from diffcf_jax.errors import UserError
 
+from . import trained
 from .job import write_job, write_training
-
-SIDES = {"diffcf_jax": f"{__package__}.ours", "originals": f"{__package__}.originals"}
+from .side import SIDES, Side
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -39,6 +39,7 @@ def _define(values: flags.FlagValues) -> None:
     define_integer("images", 0, "Images of a whole run; 0: none.", lower_bound=0)
     define_integer("threads", os.cpu_count(), "CPU cores to use.", lower_bound=1)
     flags.DEFINE_bool("random_weights", False, "The paper's sizes, untrained.", flag_values=values)
+    flags.DEFINE_bool("trained", False, "Whole runs of trained networks.", flag_values=values)
     flags.DEFINE_alias("random-weights", "random_weights", flag_values=values)
 
 
@@ -46,6 +47,9 @@ def _measure(args: flags.FlagValues, _: list[str]) -> None:
     config = args.config.to_dict()
     names = list(SIDES) if args.originals else ["diffcf_jax"]
     for batch in _numbers(args.batch):
+        if args.trained:
+            print(trained.compare(config, batch, args), flush=True)
+            continue
         with tempfile.TemporaryDirectory() as folder:
             write = write_job if "method" in config else write_training
             write(Path(folder), config, batch, args)
@@ -68,7 +72,7 @@ def measure(
     Raises:
         UserError: a side fails.
     """
-    sides = {name: _Side(name, job) for name in names}
+    sides = {name: Side(name, job) for name in names}
     found: dict[str, dict[str, Any]] = {}
     try:
         for name, side in sides.items():
@@ -86,9 +90,12 @@ def measure(
             found[name] |= {"each": [], "each_compiled": []}
         for _ in range(repeats if whole_run else 0):
             for name, side in sides.items():
-                seconds, compiling, finished = side.ask("explain")["result"]
-                found[name]["each"].append(seconds / max(finished, 1))
-                found[name]["each_compiled"].append((seconds - compiling) / max(finished, 1))
+                run = side.ask("explain")["result"]
+                count = len(run["success"])
+                found[name]["each"].append(run["seconds"] / count)
+                found[name]["each_compiled"].append(
+                    (run["seconds"] - run["compile_seconds"]) / count
+                )
     finally:
         for side in sides.values():
             side.close()
@@ -116,35 +123,6 @@ def table(batch: int, found: Mapping[str, Mapping[str, Any]]) -> str:
     head = f"{'batch ' + str(batch):34}" + "".join(f"{name:>24}" for name in found)
     lines = [head + ("   theirs / ours" if theirs else "")]
     return "\n".join(lines + [f"{label:34}{cells}   {ratio}" for label, cells, ratio in rows])
-
-
-class _Side:
-    """One side's process: answers each command with a line of JSON."""
-
-    def __init__(self, name: str, job: Path):
-        self._name = name
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in close()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", SIDES[name], str(job)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-        )  # fmt: skip
-
-    def ask(self, command: str) -> dict[str, Any]:
-        try:
-            self._process.stdin.write(command + "\n")
-            self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())
-        except (OSError, json.JSONDecodeError):
-            self._log.seek(0)
-            reason = ([line for line in self._log.read().splitlines() if line] or ["no message"])[
-                -1
-            ]
-            raise UserError(f"{self._name} failed at '{command}': {reason}") from None
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
 
 
 def _median(values: float | Sequence[float]) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from absl.flags import FlagValues
 from safetensors.numpy import save_file
 
+from diffcf_jax.checkpoint.description import MODULES, REGRESSORS
 from diffcf_jax.checkpoint.export import export_network
 from diffcf_jax.checkpoint.network import Network, abstract_variables, build_module
 from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
@@ -32,6 +33,8 @@ _PRESETS = {
     ("ddpm", 64): "square64", ("diffae", 64): "square64",
     ("ddpm", 256): "celebahq", ("diffae", 256): "ffhq256",
 }  # fmt: skip
+Commands = Mapping[str, Callable[[], Any]]
+
 _NOT_OF_THE_CONFIG = ("parent", "name", "dtype", "remat")  # fields of a module
 _RESNET = {"kind": "resnet", "model": {}, "image_size": 64}
 _DENSENET = {"kind": "densenet", "model": {}, "image_size": 256}
@@ -65,9 +68,12 @@ def write_job(folder: Path, config: Mapping[str, Any], batch: int, args: FlagVal
     targets = y_hat + rng.uniform(-0.2, 0.2, len(images))
     # The config's threshold is in the label's unit, a network's in its own.
     method["threshold"] /= unit_of(regressor.description, config["regressor"]).scale
-    if args.originals:
-        method.pop("gradient_floor", None)  # theirs has none
-    _write(folder, images, targets, args, batch, method=method, network=generator.description)
+    if args.originals and kind == "ddpm":
+        method["gradient_floor"] = 0.0  # theirs has none
+    write(
+        folder, images, targets, args, batch, method=method, network=generator.description,
+        regressor=regressor.description,
+    )  # fmt: skip
 
 
 def write_training(folder: Path, config: Mapping[str, Any], batch: int, args: FlagValues) -> None:
@@ -91,7 +97,7 @@ def write_training(folder: Path, config: Mapping[str, Any], batch: int, args: Fl
     network["image_size"] = size = network.get("image_size") or config["image_size"]
     images = np.random.default_rng(0).random((batch, size, size, 3), np.float32)
     training = {key: config[key] for key in ("objective", "optimizer", "augment", "ema_decay")}
-    _write(
+    write(
         folder, images, np.zeros(batch), args, batch, method=None, network=network,
         training=training,
     )  # fmt: skip
@@ -105,6 +111,8 @@ def _every_argument(network: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in (defaults | given).items() if k not in _NOT_OF_THE_CONFIG}
 
     model = dict(network["model"])
+    if network["kind"] in REGRESSORS:
+        return {**network, "model": fields(MODULES[network["kind"]], model)}
     if network["kind"] == "ddpm":
         model = fields(UNet, model)
     else:
@@ -115,12 +123,18 @@ def _every_argument(network: Mapping[str, Any]) -> dict[str, Any]:
     return {**network, "model": model, "diffusion": diffusion}
 
 
-def _write(
+def write(
     folder: Path, images: np.ndarray, targets: np.ndarray, args: FlagValues, batch: int, **job: Any
 ) -> None:
+    """Writes what `read_job` reads; `job` holds method and networks.
+
+    `settings`, where it is there, are the options of each whole run of the originals.
+    """
     np.savez(folder / "images.npz", images=images, targets=np.asarray(targets, np.float32))
     originals = str(args.originals.resolve()) if args.originals else None
-    job["network"] = _every_argument(job["network"])
+    job = {"settings": None} | job
+    for role in {"network", "regressor"} & set(job):
+        job[role] = _every_argument(job[role])
     job |= {
         "batch": batch, "images": args.images, "threads": args.threads, "originals": originals
     }  # fmt: skip
@@ -156,32 +170,27 @@ def _random_variables(description: Mapping[str, Any]) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, abstract_variables(description))
 
 
-def serve(prepare: Callable[[Path], tuple[Callable[[], Any], Callable[[], Any] | None]]) -> None:
-    """Answers commands on stdin, one a line, each with a line of JSON.
+def serve(prepare: Callable[[Path], Commands]) -> None:
+    """Answers commands on stdin, one per line, each with a line of JSON.
 
-    "prepare" calls `prepare`, which returns (iterate, explain); "iterate" and "explain" call
-    those; "memory" answers with the most bytes that the process ever held.
+    "prepare" calls `prepare`, which returns the other commands by name: "iterate" runs one
+    iteration, "explain" explains the job's images and saves the counterfactuals, "check" saves what
+    the generator makes of them and answers with the predictions for them. "memory" answers with the
+    most bytes that the process ever held.
     """
     folder = Path(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed
     threads = json.loads((folder / "job.json").read_text())["threads"]
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    iterate = explain = None
+    commands: Commands = {"memory": _peak_bytes}
     for line in sys.stdin:
         command, result = line.strip(), None
         start, cpu = time.monotonic(), time.process_time()
-        match command:
-            case "prepare":
-                iterate, explain = prepare(folder)
-            case "iterate":
-                iterate()
-            case "explain":
-                result = explain()
-            case "memory":
-                result = _peak_bytes()
-            case _:
-                raise UserError(f"Unknown command '{command}'.")
+        if command == "prepare":
+            commands = commands | prepare(folder)
+        else:
+            result = commands[command]()
         answer = {
             "seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu,
             "result": result,

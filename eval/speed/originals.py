@@ -1,9 +1,7 @@
-"""The PyTorch originals' side, imported from the user's clone of the paper's repository.
-
-Left out of a whole run, to the originals' advantage: AC-RE's reconstruction and refinement.
-"""
+"""The PyTorch originals' side, imported from the user's clone of the paper's repository."""
 
 import copy
+import functools
 import sys
 import time
 import types
@@ -11,64 +9,88 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffcf_jax.errors import UserError
+import numpy as np
+import torch
+import torch.nn.functional as F
 
-from .job import read_job, serve
+from . import originals_networks as networks
+from .job import Commands, read_job, serve
+
+Options = Mapping[str, Any]  # of the method, by this package's names
+# Images [B, 3, H, W] in [0, 1], successes and steps, as the original counts them
+Found = tuple[torch.Tensor, list[bool], list[int]]
 
 
-def prepare(
-    folder: Path,
-) -> tuple[Callable[[], None], Callable[[], tuple[float, float, int]] | None]:
-    """Builds the original networks; returns one iteration of a batch and a whole run, if any."""
-    import torch
-
+def prepare(folder: Path) -> Commands:
+    """Builds the original networks; see `serve` for the commands."""
     job, images, targets = read_job(folder)
     torch.set_num_threads(job["threads"])
+    torch.manual_seed(0)
     root = Path(job["originals"])
     _stand_in()
     part = "ACE" if job["network"]["kind"] == "ddpm" else "diffae"
     sys.path[:0] = [str(root / "related_work" / part), str(root)]
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     if job["method"] is None:
-        return _update(job, 2 * images - 1), None
+        return {"iterate": _update(job, 2 * images - 1)}
     targets = torch.from_numpy(targets)[:, None]
-    regressor = _regressor(folder, images.shape[-1])
-    build = _ac_re if part == "ACE" else _diffae_re
-    attack = build(folder, job, regressor)  # (images, targets, iterations, threshold)
+    method = (_ACRE if part == "ACE" else _DiffAERE)(folder, job)
+
+    def explain(options: Options, name: str) -> dict[str, Any]:
+        start, cpu, found = time.monotonic(), time.process_time(), []
+        for i in range(0, job["images"], job["batch"]):
+            rows = slice(i, min(i + job["batch"], job["images"]))
+            found.append(method.explain(images[rows], targets[rows], options))
+        seconds, cpu_seconds = time.monotonic() - start, time.process_time() - cpu
+        made = torch.cat([images for images, _, _ in found])
+        np.save(folder / f"{name}.npy", (255 * _channels_last(made)).round().astype(np.uint8))
+        successes = [bool(success) for _, batch, _ in found for success in batch]
+        steps = [int(step) for _, _, batch in found for step in batch]
+        return {
+            "seconds": seconds, "cpu_seconds": cpu_seconds,
+            "compile_seconds": 0.0, "compile_cpu_seconds": 0.0, "success": successes,
+            # A search that succeeds in its k-th iteration reports k - 2, one that fails k - 1.
+            "iterations": [step + 1 + hit for step, hit in zip(steps, successes, strict=True)],
+        }  # fmt: skip
+
+    def check() -> list[float]:
+        generated, y = method.generate(images, job["settings"]["paper"])
+        np.save(folder / "check_originals.npy", _channels_last(generated))
+        return y[:, 0].tolist()
+
+    if job["settings"]:
+        return {"check": check} | {
+            f"explain {name}": functools.partial(explain, options, name)
+            for name, options in job["settings"].items()
+        }
     batch, options = job["batch"], job["method"]
-    iterate = attack(images[:batch], targets[:batch], 1, -1.0)
-
-    def explain() -> tuple[float, float, int]:
-        start = time.monotonic()
-        for i in range(0, job["images"], batch):
-            rows = slice(i, min(i + batch, job["images"]))
-            attack(images[rows], targets[rows], options["iterations"], options["threshold"])()
-        return time.monotonic() - start, 0.0, job["images"]
-
-    return iterate, explain
+    return {
+        "iterate": method.iteration(images[:batch], targets[:batch], options),
+        "explain": functools.partial(explain, options, "originals"),
+    }
 
 
-def _update(job: Mapping[str, Any], images: Any) -> Callable[[], None]:
+def _channels_last(images: torch.Tensor) -> np.ndarray:
+    return images.detach().permute(0, 2, 3, 1).numpy()
+
+
+def _update(job: Mapping[str, Any], images: torch.Tensor) -> Callable[[], None]:
     """One update of a training: loss, gradient, Adam, exponential moving average."""
-    import torch
-    import torch.nn.functional as F
-
     network = job["network"]
     model = network["model"]
-    patch = model.get("unet", model)["patch_size"]
-    images = F.pixel_unshuffle(images, patch)
+    images = F.pixel_unshuffle(images, model.get("unet", model)["patch_size"])
     if network["kind"] == "ddpm":
-        model, process = _adm(network, patch), _adm_process(network)
+        model, process = networks.adm(network), networks.adm_process(network)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
 
-        def terms(t: Any) -> Mapping[str, Any]:
+        def terms(t: torch.Tensor) -> Mapping[str, Any]:
             return process.training_losses(model, images, t)
 
     else:
-        model, process = _autoencoder(network, patch), _autoencoder_process(network)
+        model, process = networks.autoencoder(network), networks.autoencoder_process(network)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
 
-        def terms(t: Any) -> Mapping[str, Any]:
+        def terms(t: torch.Tensor) -> Mapping[str, Any]:
             return process.training_losses(model=model, x_start=images, t=t)
 
     average = copy.deepcopy(model).requires_grad_(False)
@@ -86,240 +108,160 @@ def _update(job: Mapping[str, Any], images: Any) -> Callable[[], None]:
     return update
 
 
-def _ac_re(folder: Path, job: Mapping[str, Any], regressor: Any) -> Callable:
-    from core.attacks_and_models import JointClassifierDDPM, get_attack
+class _ACRE:
+    """AC-RE with a job's networks."""
 
-    options = job["method"]
-    diffusion = _adm_process(job["network"], str(options["respacing"]))
-    model = _adm(job["network"])
-    model.load_state_dict(_weights(folder, "generator"))
-    joint = JointClassifierDDPM(
-        classifier=regressor, ddpm=model.eval(), diffusion=diffusion, steps=options["tau"],
-        stochastic=True,
-    ).eval()  # fmt: skip
-    pgd = get_attack("PGD", False, False)
+    def __init__(self, folder: Path, job: Mapping[str, Any]):
+        self._model = networks.load_adm(folder, job["network"])
+        self._regressor = networks.load_regressor(folder, job["regressor"])
+        self._network = job["network"]
 
-    def attack(images: Any, targets: Any, iterations: int, threshold: float) -> Callable:
-        made = pgd(
-            predict=joint, predictor=regressor, loss_fn="mse", dist_fn=None, eps=1.0,
+    def explain(self, images: torch.Tensor, targets: torch.Tensor, options: Options) -> Found:
+        """What the original's script does with a batch."""
+        from main_regression_square import filter_fn
+
+        joint = self._joint(options)
+        joint.initial(images)
+        made, _, _, _, successes, steps = filter_fn(
+            diffusion=joint.diffusion,
+            attack=self._attack(joint, options, options["iterations"], options["threshold"]),
+            model=self._model,
+            steps=options["tau"],
+            x=images,
+            stochastic=True,
+            target=targets,
+            inpaint=options["inpaint"],
+            dilation=options["dilation"],
+        )
+        return made, successes, steps
+
+    def iteration(
+        self, images: torch.Tensor, targets: torch.Tensor, options: Options
+    ) -> Callable[[], None]:
+        """One iteration, which meets no target."""
+        attack = self._attack(self._joint(options), options, 1, -1.0)
+        return lambda: attack.perturb(images, targets)
+
+    def generate(self, images: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
+        """F_tau without noise, and the predictions for the images themselves."""
+        return self._joint(options, stochastic=False).initial(images)
+
+    def _joint(self, options: Options, stochastic: bool = True) -> Any:
+        from core.attacks_and_models import JointClassifierDDPM
+
+        return JointClassifierDDPM(
+            classifier=self._regressor,
+            ddpm=self._model,
+            diffusion=networks.adm_process(self._network, str(options["respacing"])),
+            steps=options["tau"],
+            stochastic=stochastic,
+        ).eval()
+
+    def _attack(self, joint: Any, options: Options, iterations: int, threshold: float) -> Any:
+        from core.attacks_and_models import get_attack
+
+        return get_attack("PGD", False, False)(
+            predict=joint, predictor=self._regressor, loss_fn="mse", dist_fn=None, eps=1.0,
             step=options["step_size"], nb_iter=iterations, confidence_threshold=threshold,
             steps_dir="",
         )  # fmt: skip
-        return lambda: made.perturb(images, targets)
-
-    return attack
 
 
-def _diffae_re(folder: Path, job: Mapping[str, Any], regressor: Any) -> Callable:
-    import torch
-    from diff_cf_ir.diffeocf import DiffeoCF
+class _DiffAERE:
+    """Diff-AE-RE with a job's networks."""
 
-    options = job["method"]
-    network = _autoencoder(job["network"])
-    weights = _weights(folder, "generator")
-    network.load_state_dict({k.removeprefix("ema_model."): v for k, v in weights.items()})
-    network.eval().requires_grad_(False)
+    def __init__(self, folder: Path, job: Mapping[str, Any]):
+        self._model = networks.load_autoencoder(folder, job["network"])
+        self._regressor = networks.load_regressor(folder, job["regressor"])
+        self._network = job["network"]
 
-    inversion, decoding = (
-        _autoencoder_process(job["network"], f"ddim{options[key]}", grads)
-        for key, grads in (("inversion_steps", False), ("decode_steps", True))
-    )
-
-    class Autoencoder:
-        """The interface that the original loop asks of its generator."""
-
-        @torch.no_grad()
-        def encode(self, x: Any) -> tuple[Any, Any]:
-            z = network.encoder.forward(x)
-            found = inversion.ddim_reverse_sample_loop(network, x, model_kwargs={"cond": z})
-            return z, found["sample"]
-
-        def decode(self, z: Any, x_T: Any) -> Any:
-            image = decoding.sample(model=network, noise=x_T, model_kwargs={"cond": z})
-            return (image + 1) / 2
-
-    weight = options["distance_weight"]
-    method = DiffeoCF(
-        Autoencoder(), regressor, (3, network.conf.image_size, network.conf.image_size), "",
-        dist=options["distance"] if weight else None, dist_type=options["distance_space"],
-        dist_factor=weight,
-    )  # fmt: skip
-
-    def attack(images: Any, targets: Any, iterations: int, threshold: float) -> Callable:
-        names = [str(i) for i in range(len(images))]
-        if threshold >= 0:
-            return lambda: method.adv_attack_dae_batch(
-                2 * images - 1, targets, targets, names, threshold, iterations,
-                options["learning_rate"],
-            )  # fmt: skip
-        z = network.encoder.forward(2 * images - 1)
-        x_T = torch.randn_like(images)
-        return lambda: method._run_adv_attack_dae_batch(
-            images, z.clone(), x_T, targets, targets, threshold, options["learning_rate"],
-            iterations, images, z,
+    def explain(self, images: torch.Tensor, targets: torch.Tensor, options: Options) -> Found:
+        """What the original's script does with a batch."""
+        results = self._method(options).adv_attack_dae_batch(
+            2 * images - 1, targets, targets, [str(i) for i in range(len(images))],
+            options["threshold"], options["iterations"], options["learning_rate"],
         )  # fmt: skip
+        made = torch.cat([result.x_prime for result in results])
+        return made, [result.success for result in results], [result.steps for result in results]
 
-    return attack
+    def iteration(
+        self, images: torch.Tensor, targets: torch.Tensor, options: Options
+    ) -> Callable[[], None]:
+        """One iteration, which meets no target."""
+        z = self._model.encode(2 * images - 1)
+        x_T = torch.randn_like(images)
+        method = self._method(options)
+        return lambda: method._run_adv_attack_dae_batch(
+            images, z.clone(), x_T, targets, targets, -1.0, options["learning_rate"], 1, images, z
+        )
 
+    @torch.no_grad()
+    def generate(self, images: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
+        """What encoding and decoding make of the images, and the predictions for the images."""
+        generator = self._method(options).gmodel
+        return generator.decode(*generator.encode(2 * images - 1)), self._regressor(images)
 
-def _adm(network: Mapping[str, Any], patch: int = 1) -> Any:
-    """ADM's UNet; with a patch size that of images whose patches are folded into channels."""
-    from guided_diffusion.unet import UNetModel
+    def _method(self, options: Options) -> Any:
+        from diff_cf_ir.diffeocf import DiffeoCF
 
-    model = network["model"]
-    return UNetModel(
-        image_size=network["image_size"] // patch,
-        in_channels=3 * patch**2,
-        model_channels=model["channels"],
-        out_channels=model["out_channels"] * patch**2,
-        num_res_blocks=model["num_res_blocks"],
-        attention_resolutions=tuple(model["attention_downsampling"]),
-        dropout=model["dropout"],
-        channel_mult=tuple(model["channel_mult"]),
-        conv_resample=model["conv_resample"],
-        num_heads=model["num_heads"],
-        num_head_channels=model["num_head_channels"] or -1,
-        use_scale_shift_norm=model["scale_shift_norm"],
-        resblock_updown=model["resblock_updown"],
-        use_new_attention_order=model["qkv_before_heads"],
-    )
+        model = self._model
+        inversion, decoding = (
+            networks.autoencoder_process(self._network, f"ddim{options[key]}", grads)
+            for key, grads in (("inversion_steps", False), ("decode_steps", True))
+        )
 
+        class Autoencoder:
+            """The interface that the original loop asks of its generator."""
 
-def _adm_process(network: Mapping[str, Any], respacing: str = "") -> Any:
-    from guided_diffusion.script_util import create_gaussian_diffusion
+            @torch.no_grad()
+            def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                z = model.encode(x)
+                found = inversion.ddim_reverse_sample_loop(model, x, model_kwargs={"cond": z})
+                return z, found["sample"]
 
-    process = network["diffusion"]
-    return create_gaussian_diffusion(
-        steps=process["steps"],
-        learn_sigma=process["variance"] == "learned_range",
-        noise_schedule=process["schedule"],
-        predict_xstart=process["predict"] == "x_start",
-        rescale_timesteps=process["rescale_timesteps"],
-        timestep_respacing=respacing,
-    )
+            def decode(self, z: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
+                image = decoding.sample(model=model, noise=x_T, model_kwargs={"cond": z})
+                return (image + 1) / 2
 
-
-def _autoencoder(network: Mapping[str, Any], patch: int = 1) -> Any:
-    """Diff-AE's encoder and UNet; the patch size as in `_adm`."""
-    from model.unet_autoenc import BeatGANsAutoencConfig
-
-    unet, encoder = network["model"]["unet"], network["model"]["encoder"]
-    size = network["image_size"] // patch
-
-    def resolutions(model: Mapping[str, Any]) -> tuple[int, ...]:
-        return tuple(size // factor for factor in model["attention_downsampling"])
-
-    return BeatGANsAutoencConfig(
-        attention_resolutions=resolutions(unet),
-        channel_mult=tuple(unet["channel_mult"]),
-        conv_resample=unet["conv_resample"],
-        dims=2,
-        dropout=unet["dropout"],
-        embed_channels=unet["emb_channels"] or 4 * unet["channels"],
-        enc_out_channels=encoder["z_channels"],
-        enc_pool="adaptivenonzero",
-        enc_num_res_block=encoder["num_res_blocks"],
-        enc_channel_mult=tuple(encoder["channel_mult"]),
-        enc_grad_checkpoint=False,
-        enc_attn_resolutions=resolutions(encoder),
-        image_size=size,
-        in_channels=3 * patch**2,
-        model_channels=unet["channels"],
-        num_classes=None,
-        num_head_channels=unet["num_head_channels"] or -1,
-        num_heads_upsample=-1,
-        num_heads=unet["num_heads"],
-        num_res_blocks=unet["num_res_blocks"],
-        num_input_res_blocks=None,
-        out_channels=unet["out_channels"] * patch**2,
-        resblock_updown=unet["resblock_updown"],
-        use_checkpoint=False,
-        use_new_attention_order=unet["qkv_before_heads"],
-        resnet_two_cond=True,
-        resnet_use_zero_module=True,
-        latent_net_conf=None,
-        resnet_cond_channels=encoder["z_channels"],
-    ).make_model()
-
-
-def _autoencoder_process(
-    network: Mapping[str, Any], respacing: str = "", grads: bool = False
-) -> Any:
-    from choices import GenerativeType, LossType, ModelMeanType, ModelType, ModelVarType
-    from diffusion.base import get_named_beta_schedule
-    from diffusion.diffusion import SpacedDiffusionBeatGansConfig, space_timesteps
-
-    length = network["diffusion"]["steps"]
-    return SpacedDiffusionBeatGansConfig(
-        gen_type=GenerativeType.ddim,
-        model_type=ModelType.autoencoder,
-        betas=get_named_beta_schedule(network["diffusion"]["schedule"], length),
-        model_mean_type=ModelMeanType.eps,
-        model_var_type=ModelVarType.fixed_large,
-        loss_type=LossType.mse,
-        rescale_timesteps=False,
-        use_timesteps=space_timesteps(length, respacing or [length]),
-        fp16=False,
-    ).make_sampler(grads=grads)
-
-
-def _regressor(folder: Path, size: int) -> Any:
-    import torch
-    import torchvision
-
-    weights = _weights(folder, "regressor")
-    if size == 64:
-        network = torchvision.models.resnet18()
-        network.conv1 = torch.nn.Conv2d(3, 64, 4, 1, 2, bias=False)
-        network.fc = torch.nn.Linear(512, 1)
-        _load(network, {k.removeprefix("model."): v for k, v in weights.items()})
-        return network.eval()
-    network = torchvision.models.densenet121()
-    network.classifier = torch.nn.Linear(1024, 1)
-    renamed = {
-        k.replace("model.classifier.0.feat_extract.", "").replace(
-            "model.classifier.1", "classifier"
-        ): v
-        for k, v in weights.items()
-    }
-    mu, sigma = renamed.pop("model.mu"), renamed.pop("model.sigma")
-    _load(network, renamed)
-    network.eval()
-    return lambda x: network((x - mu) / sigma)
-
-
-def _load(network: Any, weights: Mapping[str, Any]) -> None:
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise UserError(f"The regressor's weights do not fit: {(missing + unexpected)[0]}.")
-
-
-def _weights(folder: Path, role: str) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / f"{role}.safetensors")
+        weight, size = options["distance_weight"], self._network["image_size"]
+        return DiffeoCF(
+            Autoencoder(), self._regressor, (3, size, size), "",
+            dist=options["distance"] if weight else None,
+            dist_type=options["distance_space"], dist_factor=weight,
+        )  # fmt: skip
 
 
 def _stand_in() -> None:
     """Stands in for those of the originals' modules that draw and write files.
 
-    Their imports (pandas, seaborn and more) play no part in the computation.
+    Their imports (pandas, seaborn, MPI and more) play no part in the computation.
     """
-    import torch.nn.functional as F
+    nothing = lambda *args, **kwargs: None  # noqa: E731
 
     def module(name: str, **members: Any) -> None:
         made = types.ModuleType(name)
         made.__dict__.update(members)
         sys.modules[name] = made
 
-    nothing = lambda *args, **kwargs: None  # noqa: E731
     module(
         "diff_cf_ir.metrics",
         get_regr_confidence=lambda y, y_hat: F.l1_loss(y, y_hat, reduction="none"),
     )
-    module("diff_cf_ir.file_utils", save_img_threaded=nothing, save_image=nothing)
-    module("diff_cf_ir.counterfactuals", CFResult=lambda **fields: types.SimpleNamespace(**fields))
+    module(
+        "diff_cf_ir.counterfactuals",
+        CFResult=lambda **fields: types.SimpleNamespace(**fields),
+        **dict.fromkeys(("save_cf_results", "update_results_true_latents"), nothing),
+    )
+    files = (
+        "save_img_threaded", "save_image", "assert_paths_exist", "create_result_dir",
+        "deterministic_run", "dump_args",
+    )  # fmt: skip
+    module("diff_cf_ir.file_utils", **dict.fromkeys(files, nothing))
+    module("diff_cf_ir.image_folder_dataset", default_transforms=nothing)
+    module("diff_cf_ir.models", load_resnet=nothing)
+    data = ("get_experiment_targets", "SquaresDataset", "inner_square_color")
+    module("diff_cf_ir.squares_dataset", **dict.fromkeys(data, nothing))
+    module("guided_diffusion.dist_util")
     try:
         import matplotlib  # noqa: F401
     except ImportError:

@@ -2,20 +2,26 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from diffcf_jax import cli, parallel
+from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.counterfactual.batching import Engine
-from diffcf_jax.counterfactual.events import Job, Statistics
+from diffcf_jax.counterfactual.diffae_re import DiffAERE
+from diffcf_jax.counterfactual.events import Compiled, Finished, Job
 from diffcf_jax.counterfactual.methods import method_options
+from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.programs import compile_programs
+from diffcf_jax.counterfactual.types import Counterfactual
+from diffcf_jax.diffusion.sampler import bind, noise_and_denoise
 from diffcf_jax.training.augment import augment
 from diffcf_jax.training.config import Augmentation, OptimizerConfig
 from diffcf_jax.training.initial import initial_variables
@@ -23,33 +29,44 @@ from diffcf_jax.training.objectives import make_objective
 from diffcf_jax.training.state import create_state, make_optimizer, make_update
 from diffcf_jax.training.task import make_module, to_unit
 
-from .job import read_job, serve
+from .job import Commands, read_job, serve
 
 STEPS = 100_000  # the length of the training, which sets the schedule
 
 
-def prepare(
-    folder: Path,
-) -> tuple[Callable[[], None], Callable[[], tuple[float, float, int]] | None]:
-    """Compiles the programs and starts a batch; returns one iteration of it and a whole run."""
+def prepare(folder: Path) -> Commands:
+    """Compiles the programs and starts a batch; see `serve` for the commands.
+
+    Where whole runs of trained networks are asked for, nothing is compiled beforehand.
+    """
     job, images, targets = read_job(folder)
     if job["method"] is None:
         cli.keep_memory()  # as train.py does
-        return _update(job, images), None
+        return {"iterate": _update(job, images)}
     generator, regressor = (load_network(folder / role) for role in ("generator", "regressor"))
-    options = {key: value for key, value in job["method"].items() if key != "name"}
-    options = method_options(job["method"]["name"], options)
-    method, endless = (
-        some.bind(generator, regressor.module.apply)
-        # A batch that nothing stops, so that every iteration works.
-        for some in (options, dataclasses.replace(options, threshold=0.0))
-    )
-    mesh = _mesh(job["batch"])
-    params = parallel.replicate(
-        {"generator": generator.variables, "regressor": regressor.variables}, mesh
-    )
-    batch = job["batch"]
-    programs = compile_programs(endless, params, images.shape[1:], batch, mesh)
+    options = _options(job["method"])
+    params = {"generator": generator.variables, "regressor": regressor.variables}
+
+    def explain() -> dict[str, Any]:
+        method = options.bind(generator, regressor.module.apply)
+        jobs = [Job(i, images[i], float(targets[i])) for i in range(job["images"])]
+        found, answer = _run(Engine(method, params, job["batch"], seed=0), jobs)
+        made = np.stack([counterfactual.image for counterfactual in found])
+        np.save(folder / "diffcf_jax.npy", (255 * made).round().astype(np.uint8))
+        return answer
+
+    def check() -> list[float]:
+        made, y = _generate(_options(job["settings"]["paper"]), generator, regressor, images)
+        np.save(folder / "check_diffcf_jax.npy", made)
+        return y.tolist()
+
+    if job["settings"]:
+        return {"check": check, "explain": explain}
+    # A batch that nothing stops, so that every iteration works.
+    endless = dataclasses.replace(options, threshold=0.0).bind(generator, regressor.module.apply)
+    mesh, batch = _mesh(job["batch"]), job["batch"]
+    placed = parallel.replicate(params, mesh)
+    programs = compile_programs(endless, placed, images.shape[1:], batch, mesh)
     states = programs.empty()
     for i, state in enumerate(programs.init(list(images[:batch]), list(targets[:batch]), 0)):
         states = programs.put(states, state, i)
@@ -59,14 +76,51 @@ def prepare(
         states, seen = programs.step(states)
         jax.block_until_ready(seen)
 
-    def explain() -> tuple[float, float, int]:
-        start, statistics = time.monotonic(), Statistics()
-        jobs = [Job(i, images[i], float(targets[i])) for i in range(job["images"])]
-        for event in Engine(method, params, batch, seed=0).run(jobs):
-            statistics = statistics.add(event)
-        return time.monotonic() - start, statistics.compile_seconds, statistics.images
+    return {"iterate": iterate, "explain": explain}
 
-    return iterate, explain
+
+def _options(method: Mapping[str, Any]) -> Options:
+    return method_options(method["name"], {k: v for k, v in method.items() if k != "name"})
+
+
+def _run(engine: Engine, jobs: Sequence[Job]) -> tuple[list[Counterfactual], dict[str, Any]]:
+    """The counterfactuals in the order of the jobs, and what the run took."""
+    start, cpu = time.monotonic(), time.process_time()
+    compile_seconds = compile_cpu_seconds = 0.0
+    found: dict[int, Counterfactual] = {}
+    for event in engine.run(jobs):
+        if isinstance(event, Compiled):
+            compile_seconds = time.monotonic() - start
+            compile_cpu_seconds = time.process_time() - cpu
+        if isinstance(event, Finished):
+            found[event.job.id] = event.counterfactual
+    seconds, cpu_seconds = time.monotonic() - start, time.process_time() - cpu
+    ordered = [found[job.id] for job in jobs]
+    return ordered, {
+        "seconds": seconds, "cpu_seconds": cpu_seconds,
+        "compile_seconds": compile_seconds, "compile_cpu_seconds": compile_cpu_seconds,
+        "success": [bool(counterfactual.success) for counterfactual in ordered],
+        "iterations": [int(counterfactual.iterations) for counterfactual in ordered],
+    }  # fmt: skip
+
+
+def _generate(
+    options: Options, generator: Network, regressor: Network, images: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """F_tau without noise (AC-RE), or the decoded code (Diff-AE-RE); and the predictions."""
+    method = options.bind(generator, regressor.module.apply)
+    params = {"generator": generator.variables, "regressor": regressor.variables}
+
+    def generate(image: jax.Array) -> jax.Array:
+        if isinstance(options, DiffAERE):
+            state = method.init(params, image, jnp.zeros(()), jax.random.key(0))
+            return method.render(params, state.z, state.x_T)
+        noises = jnp.zeros((options.tau, *image.shape))
+        model = bind(method.denoiser, params["generator"])
+        return noise_and_denoise(method.diffusion, model, 2 * image - 1, noises) / 2 + 0.5
+
+    y = regressor.module.apply(regressor.variables, images)
+    return jax.jit(jax.vmap(generate))(images), y
 
 
 def _mesh(batch: int) -> Mesh:
