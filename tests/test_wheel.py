@@ -25,7 +25,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint"}
 OPTIONAL = {"tensorflow_datasets"}  # of an extra
-ORIGINALS = ROOT / "eval" / "speed" / "originals.py"  # runs in the originals' environment
+ORIGINALS = set((ROOT / "eval" / "speed").glob("originals*.py"))  # run in their environment
 
 
 def canonical(requirement):
@@ -37,7 +37,7 @@ def imports():
     """Every third-party module that the sources import, with a file that does."""
     found = {}
     for folder in SOURCES:
-        for path in set((ROOT / folder).rglob("*.py")) - {ORIGINALS}:
+        for path in set((ROOT / folder).rglob("*.py")) - ORIGINALS:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom) and node.level == 0:

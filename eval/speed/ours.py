@@ -1,6 +1,7 @@
 """This package's side of the measurement."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,24 +45,28 @@ def prepare(folder: Path) -> Commands:
         cli.keep_memory()  # as train.py does
         return {"iterate": _update(job, images)}
     generator, regressor = (load_network(folder / role) for role in ("generator", "regressor"))
-    options = _options(job["method"])
     params = {"generator": generator.variables, "regressor": regressor.variables}
 
-    def explain() -> dict[str, Any]:
+    def explain(options: Options, name: str) -> dict[str, Any]:
         method = options.bind(generator, regressor.module.apply)
         jobs = [Job(i, images[i], float(targets[i])) for i in range(job["images"])]
         found, answer = _run(Engine(method, params, job["batch"], seed=0), jobs)
         made = np.stack([counterfactual.image for counterfactual in found])
-        np.save(folder / "diffcf_jax.npy", (255 * made).round().astype(np.uint8))
+        np.save(folder / f"{name}.npy", (255 * made).round().astype(np.uint8))
         return answer
 
     def check() -> list[float]:
-        made, y = _generate(_options(job["settings"]["paper"]), generator, regressor, images)
+        options = _options(job["settings"]["paper"])
+        made, y = _generate(options, generator, regressor, images)
         np.save(folder / "check_diffcf_jax.npy", made)
         return y.tolist()
 
     if job["settings"]:
-        return {"check": check, "explain": explain}
+        return {"check": check} | {
+            f"explain {name}": functools.partial(explain, _options(options), name)
+            for name, options in job["settings"].items()
+        }
+    options = _options(job["method"])
     # A batch that nothing stops, so that every iteration works.
     endless = dataclasses.replace(options, threshold=0.0).bind(generator, regressor.module.apply)
     mesh, batch = _mesh(job["batch"]), job["batch"]
@@ -76,7 +81,10 @@ def prepare(folder: Path) -> Commands:
         states, seen = programs.step(states)
         jax.block_until_ready(seen)
 
-    return {"iterate": iterate, "explain": explain}
+    return {
+        "iterate": iterate,
+        "explain": functools.partial(explain, options, "diffcf_jax"),
+    }
 
 
 def _options(method: Mapping[str, Any]) -> Options:

@@ -8,7 +8,7 @@ they would be saved.
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,24 @@ import numpy as np
 from absl.flags import FlagValues
 from safetensors.numpy import save_file
 
-from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.checkpoint.store import load_network, save_network
 from diffcf_jax.checkpoint.torch_keys import write_state_dict
 from diffcf_jax.counterfactual.ac_re import ACRE
 from diffcf_jax.counterfactual.diffae_re import DiffAERE
 from diffcf_jax.counterfactual.methods import METHODS
 from diffcf_jax.counterfactual.options import Options
+from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.units import unit_of
 from eval.metrics import square_metrics
 
 from .job import write
-from .side import Side
+from .side import SIDES, Side
+
+OURS = "diffcf_jax"
+# Counterfactuals [N, H, W, 3] as they would be saved, in [0, 1], to means
+Quality = Callable[[np.ndarray], dict[str, float]]
 
 # The paper's values for the squares, and the step that makes the originals fastest with the shipped
 # networks at an unchanged rate of success.
@@ -58,79 +62,96 @@ def compare(config: Mapping[str, Any], batch: int, args: FlagValues) -> str:
     """
     if config.get("data", {}).get("name") != "squares" or "method" not in config:
         raise UserError("--trained needs a config that explains the squares: give such a --config.")
-    if not args.images:
-        raise UserError("--trained needs --images=N, the number of squares to explain.")
+    if not 1 <= args.images <= len(Squares("validation")):
+        raise UserError(
+            f"--images={args.images} must be the number of squares to explain with --trained, "
+            f"1 to {len(Squares('validation'))}."
+        )
+    names = [OURS, *_SETTINGS[config["method"]["name"]]] if args.originals else [OURS]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        regressor = _write(folder, config, batch, args)
-        runs = {"diffcf_jax": ("diffcf_jax", "explain")}
-        if args.originals:
-            runs |= {
-                f"originals, {name}": ("originals", f"explain {name}")
-                for name in ("paper", "tuned")
-            }
-        sides = {name: Side(name, folder) for name in dict(runs.values())}
+        quality = _write(folder, config, batch, args)
+        sides = {name: Side(name, folder) for name in SIDES if name == OURS or args.originals}
         try:
             for side in sides.values():
                 side.ask("prepare")
-            text = _check(sides, folder) if args.originals else []
-            found: dict[str, list[dict[str, Any]]] = {column: [] for column in runs}
+            if args.originals:
+                print(check(sides, folder), flush=True)
+            found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
             for _ in range(args.repeats):
-                for column, (name, command) in runs.items():
-                    answer = sides[name].ask(command)["result"]
-                    made = folder / f"{command.removeprefix('explain').strip() or name}.npy"
-                    threshold = config["method"]["threshold"]
-                    quality = _quality(np.load(made) / 255, regressor, threshold, args.images)
-                    found[column].append(answer | quality)
+                for name in names:
+                    side = sides[OURS if name == OURS else "originals"]
+                    run = side.ask(f"explain {name}")["result"]
+                    found[name].append(run | quality(np.load(folder / f"{name}.npy") / 255))
         finally:
             for side in sides.values():
                 side.close()
-    return "\n".join([*text, table(args.images, batch, found)])
+    return table(batch, found)
 
 
-def _write(folder: Path, config: Mapping[str, Any], batch: int, args: FlagValues) -> Network:
-    """Writes the job of both sides; returns the regressor."""
-    name = config["method"]["name"]
+def _write(folder: Path, config: Mapping[str, Any], batch: int, args: FlagValues) -> Quality:
+    """Writes the job of both sides; returns what measures their counterfactuals."""
+    method = config["method"]
     generator, regressor = (
         load_network(config[role]["checkpoint"]) for role in ("generator", "regressor")
     )
-    if generator.kind != METHODS[name].generator_kind or regressor.kind not in _KINDS:
+    if generator.kind != METHODS[method["name"]].generator_kind or regressor.kind not in _KINDS:
         raise UserError(
-            f"--trained knows no originals of a {generator.kind} and a {regressor.kind} "
-            f"for {name}: give a config of the squares."
+            f"--trained knows no originals of a {generator.kind} and a {regressor.kind} for "
+            f"{method['name']}: give a config of the squares."
         )
     for role, network in (("generator", generator), ("regressor", regressor)):
         save_network(folder / role, network.description, network.variables)
         state_dict = write_state_dict(_KINDS[network.kind], network.variables)
         save_file(state_dict, folder / f"{role}.safetensors")
-    scale = unit_of(regressor.description, config["regressor"]).scale
-    threshold = config["method"]["threshold"] / scale
-    records = _squares(args.images)
+    unit = unit_of(regressor.description, config["regressor"])
+    squares = _squares(args.images)
+    targets = np.array([square.target for square in squares])
+    settings = {OURS: method} | {
+        name: {"name": method["name"], **dataclasses.asdict(options)}
+        for name, options in _SETTINGS[method["name"]].items()
+    }
+    threshold = method["threshold"]
     write(
         folder,
-        np.stack([record.image for record in records]).astype(np.float32) / 255,
-        np.array([record.target for record in records]),
+        np.stack([square.image for square in squares]).astype(np.float32) / 255,
+        unit.normalise(targets),
         args,
         batch,
-        method=dict(config["method"]) | {"threshold": threshold},
+        method=method,
         network=generator.description,
         regressor=regressor.description,
         settings={
-            key: {"name": name} | dataclasses.asdict(options) | {"threshold": threshold}
-            for key, options in _SETTINGS[name].items()
+            name: {**options, "threshold": threshold / unit.scale}
+            for name, options in settings.items()
         },
     )
-    return regressor
+
+    def quality(made: np.ndarray) -> dict[str, float]:
+        y = regressor.module.apply(regressor.variables, made.astype(np.float32))
+        miss = np.abs(unit.denormalise(np.asarray(y)) - targets)
+        measured = [
+            square_metrics(square.image / 255, image, square.mask, square.target)
+            for square, image in zip(squares, made, strict=True)
+        ]
+        means = {key: float(np.mean([each[key] for each in measured])) for key in measured[0]}
+        return means | {"success_saved": float(np.mean(miss <= threshold))}
+
+    return quality
 
 
-def _squares(count: int) -> list[Any]:
+def _squares(count: int) -> list[Record]:
     """Different validation squares, spread over positions, colours and backgrounds."""
     squares = Squares("validation")
-    return [squares[_STRIDE * i % len(squares)] for i in range(min(count, len(squares)))]
+    return [squares[_STRIDE * i % len(squares)] for i in range(count)]
 
 
-def _check(sides: Mapping[str, Side], folder: Path) -> list[str]:
-    """Refuses to compare sides that differ before the search; returns by how much they do."""
+def check(sides: Mapping[str, Side], folder: Path) -> str:
+    """Says by how much the sides differ before the search: predictions and generated images.
+
+    Raises:
+        UserError: by more than float32 explains.
+    """
     ours, theirs = (np.asarray(side.ask("check")["result"]) for side in sides.values())
     images = [np.load(folder / f"check_{name}.npy") for name in sides]
     differences = {
@@ -144,25 +165,10 @@ def _check(sides: Mapping[str, Side], folder: Path) -> list[str]:
                 f"{_TOLERANCE:g} is the limit."
             )
     listed = ", ".join(f"{what} by {value:.1e}" for what, value in differences.items())
-    return [f"With the same inputs the sides differ at most: {listed}."]
+    return f"From the same inputs the sides differ at most: {listed}."
 
 
-def _quality(
-    made: np.ndarray, regressor: Network, threshold: float, count: int
-) -> dict[str, float]:
-    """Measures counterfactuals [N, H, W, 3] as they would be saved."""
-    records = _squares(count)
-    targets = np.array([record.target for record in records])
-    y = np.asarray(regressor.module.apply(regressor.variables, made.astype(np.float32)))
-    metrics = [
-        square_metrics(record.image / 255, image, record.mask, record.target)
-        for record, image in zip(records, made, strict=True)
-    ]
-    means = {key: float(np.mean([each[key] for each in metrics])) for key in metrics[0]}
-    return means | {"success_saved": float(np.mean(np.abs(y - targets) <= threshold))}
-
-
-def table(images: int, batch: int, found: Mapping[str, list[Mapping[str, Any]]]) -> str:
+def table(batch: int, found: Mapping[str, list[Mapping[str, Any]]]) -> str:
     """One column per run, medians over the repeats; below them the ratios to the first column."""
     rows: dict[str, list[float]] = {}
     forms: dict[str, str] = {}
@@ -188,8 +194,9 @@ def table(images: int, batch: int, found: Mapping[str, list[Mapping[str, Any]]])
     row("Square MAE", ".4f", lambda run: run["square_mae"])
     row("Background MAE", ".4f", lambda run: run["background_mae"])
 
-    head = f"{images} squares, batch {batch}"
-    lines = [f"{head:34}" + "".join(f"{name:>20}" for name in found)]
+    head = f"{len(found[OURS][0]['success'])} squares, batch {batch}"
+    titles = [name if name == OURS else f"originals, {name}" for name in found]
+    lines = [f"{head:34}" + "".join(f"{title:>20}" for title in titles)]
     lines += [
         f"{label:34}" + "".join(f"{value:>20{forms[label]}}" for value in values)
         for label, values in rows.items()

@@ -2,9 +2,12 @@
 
 import time
 
+import numpy as np
 import pytest
 
+from diffcf_jax.errors import UserError
 from eval.speed import __main__ as speed
+from eval.speed import trained
 from eval.speed.__main__ import main, table
 from tests import tiny
 
@@ -62,7 +65,8 @@ from eval.speed.job import serve
 
 def prepare(folder):
     time.sleep(0.3)
-    return (lambda: time.sleep(0.2)), (lambda: (6.0, 4.5, 3))
+    run = {"seconds": 6.0, "compile_seconds": 4.5, "success": [True, False, True]}
+    return {"iterate": lambda: time.sleep(0.2), "explain": lambda: run}
 
 serve(prepare)
 """
@@ -127,7 +131,77 @@ def test_wrong_trainings(training, tmp_path, capsys):
     assert "--images needs a config for explaining" in capsys.readouterr().err
 
 
-def test_wrong_arguments(config, capsys):
+def test_whole_runs_of_trained_networks(config, capsys):
+    assert main(["--config", config, "--trained", "--images", "2", "--batch", "2",
+                 "--repeats", "1"]) == 0  # fmt: skip
+    text = capsys.readouterr().out
+    assert text.splitlines()[0].split() == ["2", "squares,", "batch", "2", "diffcf_jax"]
+    numbers = read_table(text)
+    assert 0 < numbers["the same with compiling"] < numbers["counterfactuals per hour"]
+    seconds = 3600 * (1 / numbers["the same with compiling"])
+    assert numbers["seconds of compiling"] < 2 * seconds
+    assert 1 <= numbers["iterations"] <= 2  # the config's most
+    assert numbers["success, as the method sees it"] == numbers["success of the saved image"]
+    assert 0 < numbers["Square MAE"] < 1
+    assert 0 <= numbers["Background MAE"] < 1
+    assert "times as many per hour" not in numbers
+
+
+def test_the_table_of_trained_networks():
+    ours = {
+        "seconds": 30.0, "compile_seconds": 20.0, "cpu_seconds": 50.0, "compile_cpu_seconds": 30.0,
+        "success": [True, True], "success_saved": 1.0, "iterations": [3, 5],
+        "square_mae": 0.04, "background_mae": 0.0004,
+    }  # fmt: skip
+    theirs = ours | {"seconds": 100.0, "compile_seconds": 0.0, "compile_cpu_seconds": 0.0,
+                     "cpu_seconds": 160.0, "success": [True, False]}  # fmt: skip
+    slower = theirs | {"seconds": 200.0}
+    text = trained.table(2, {"diffcf_jax": [ours], "paper": [slower, theirs, slower]})
+    assert text.splitlines()[0].split() == [
+        "2", "squares,", "batch", "2", "diffcf_jax", "originals,", "paper"
+    ]  # fmt: skip
+    rows = {line[:34].strip(): line[34:].split() for line in text.splitlines()}
+    assert rows["counterfactuals per hour"] == ["720.0", "36.0"]
+    assert rows["the same with compiling"] == ["240.0", "36.0"]
+    assert rows["CPU seconds per counterfactual"] == ["10.00", "80.00"]
+    assert rows["success, as the method sees it"] == ["1.000", "0.500"]
+    assert rows["iterations"] == ["4.0", "4.0"]
+    assert rows["times as many per hour"] == ["20.0"]
+    assert rows["with compiling"] == ["6.7"]
+    assert rows["times as few CPU seconds"] == ["8.0"]
+
+
+class Answers:
+    """A side that answers every command alike."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def ask(self, command):
+        return {"result": self.result}
+
+
+def test_sides_that_differ_are_not_compared(tmp_path):
+    for name, value in (("diffcf_jax", 0.5), ("originals", 0.50001)):
+        np.save(tmp_path / f"check_{name}.npy", np.full((1, 2, 2, 3), value))
+    sides = {"diffcf_jax": Answers([0.25]), "originals": Answers([0.25])}
+    assert trained.check(sides, tmp_path).endswith(
+        "at most: predictions by 0.0e+00, generated images by 1.0e-05."
+    )
+    sides["originals"] = Answers([0.26])
+    with pytest.raises(UserError, match=r"their predictions differ by 0.01, and 0.0001 is"):
+        trained.check(sides, tmp_path)
+    sides["originals"] = Answers([0.25])
+    np.save(tmp_path / "check_originals.npy", np.full((1, 2, 2, 3), np.nan))
+    with pytest.raises(UserError, match="their generated images differ by nan"):
+        trained.check(sides, tmp_path)
+
+
+def test_wrong_arguments(config, training, capsys):
+    assert main(["--config", config, "--trained"]) == 2
+    assert "--images=0 must be the number of squares to explain" in capsys.readouterr().err
+    assert main(["--config", f"{training}:ddpm", "--trained", "--images", "2"]) == 2
+    assert "--trained needs a config that explains the squares" in capsys.readouterr().err
     assert main(["--config", "nothing.py"]) == 2
     assert "there is no file nothing.py in" in capsys.readouterr().err
     assert main(["--config", config, "--batch", "1,x"]) == 2
