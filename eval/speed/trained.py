@@ -62,6 +62,11 @@ def compare(config: Mapping[str, Any], batch: int, args: FlagValues) -> str:
     """
     if config.get("data", {}).get("name") != "squares" or "method" not in config:
         raise UserError("--trained needs a config that explains the squares: give such a --config.")
+    if config["regressor"].get("model"):
+        raise UserError(
+            "--trained needs a network directory that the originals can load: give "
+            "config.regressor.checkpoint instead of config.regressor.model."
+        )
     if not 1 <= args.images <= len(Squares("validation")):
         raise UserError(
             f"--images={args.images} must be the number of squares to explain with --trained, "

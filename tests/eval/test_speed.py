@@ -1,6 +1,7 @@
 """The measurement of this package's own side, and its table."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,9 +198,13 @@ def test_sides_that_differ_are_not_compared(tmp_path):
         trained.check(sides, tmp_path)
 
 
-def test_wrong_arguments(config, training, capsys):
+def test_wrong_arguments(config, training, tmp_path, capsys):
     assert main(["--config", config, "--trained"]) == 2
     assert "--images=0 must be the number of squares to explain" in capsys.readouterr().err
+    model = tmp_path / "model.py"
+    model.write_text(Path(config).read_text().replace("checkpoint='", "model='", 2))
+    assert main(["--config", str(model), "--trained", "--images", "2"]) == 2
+    assert "instead of config.regressor.model" in capsys.readouterr().err
     assert main(["--config", f"{training}:ddpm", "--trained", "--images", "2"]) == 2
     assert "--trained needs a config that explains the squares" in capsys.readouterr().err
     assert main(["--config", "nothing.py"]) == 2
