@@ -140,7 +140,11 @@ class _ACRE:
     ) -> Callable[[], None]:
         """One iteration, which meets no target."""
         attack = self._attack(self._joint(options), options, 1, -1.0)
-        return lambda: attack.perturb(images, targets)
+
+        def iterate() -> None:
+            attack.perturb(images, targets)
+
+        return iterate
 
     def generate(self, images: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
         """F_tau without noise, and the predictions for the images themselves."""
@@ -191,9 +195,14 @@ class _DiffAERE:
         z = self._model.encode(2 * images - 1)
         x_T = torch.randn_like(images)
         method = self._method(options)
-        return lambda: method._run_adv_attack_dae_batch(
-            images, z.clone(), x_T, targets, targets, -1.0, options["learning_rate"], 1, images, z
-        )
+        rate = options["learning_rate"]
+
+        def iterate() -> None:
+            method._run_adv_attack_dae_batch(
+                images, z.clone(), x_T, targets, targets, -1.0, rate, 1, images, z
+            )
+
+        return iterate
 
     @torch.no_grad()
     def generate(self, images: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
