@@ -62,9 +62,14 @@ def explaining(data: dict[str, Any], batch_size: str) -> ml_collections.ConfigDi
         path="",  # the folder, except for the squares
         limit=placeholder(int),  # explain only the first ones
         convert=False,  # fit a folder's images of other sizes and modes
+        masks="",  # a folder of masks under the images' names, white where an image may change
+        mask="",  # or a box, "x0,y0,x1,y1" in pixels
+        mask_control="",  # "inverse" or "random": masks to compare with, instead
     )
     config.data.update(data)
-    config.targets = ""  # "0.2,0.8": every image gets every target; "": those of the data set
+    # "0.2,0.8", "40..50" (anything within) or "min,max": every image gets every target; "": those
+    # of the data set
+    config.targets = ""
     config.batch_size = batch_size
     config.seed = 0
     return config

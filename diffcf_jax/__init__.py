@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffcf_jax.explainer import Explainer, Progress, explain
     from diffcf_jax.explanation import Explanation
     from diffcf_jax.regressors.load import load_regressor
+    from diffcf_jax.target import Range
     from diffcf_jax.units import Unit
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "Explanation": "explanation",
     "Network": "checkpoint.network",
     "Progress": "explainer",
+    "Range": "target",
     "Unit": "units",
     "explain": "explainer",
     "load_network": "checkpoint.store",
@@ -36,8 +38,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "ACRE", "DiffAERE", "Explainer", "Explanation", "Network", "Progress", "Unit", "UserError",
-    "explain", "load_network", "load_regressor",
+    "ACRE", "DiffAERE", "Explainer", "Explanation", "Network", "Progress", "Range", "Unit",
+    "UserError", "explain", "load_network", "load_regressor",
 ]  # fmt: skip
 
 

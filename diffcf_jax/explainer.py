@@ -18,10 +18,12 @@ from diffcf_jax.counterfactual.events import Event, Finished, Job, Stepped
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.types import Counterfactual
+from diffcf_jax.data.masks import check_control, control_masks
 from diffcf_jax.errors import UserError
 from diffcf_jax.explanation import Explanation, stop_reason
 from diffcf_jax.inputs import (
     check_images,
+    check_masks,
     check_names,
     check_seed,
     check_targets,
@@ -132,14 +134,22 @@ class Explainer:
         targets: Any,
         names: Sequence[str] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        masks: Any = None,
+        mask_control: str = "",
     ) -> Explanation:
         """Find images near the given ones in which the regressor reads the targets.
 
         Args:
             images: [B, H, W, 3] floats in [0, 1], of the generator's size.
-            targets: the value to reach, one for all or [B], in the regressor's unit.
+            targets: what to reach, one for all or [B], in the regressor's unit: a number, a
+                `Range` that any prediction inside meets, or "min" or "max", which go as far as
+                the iterations allow and never count as a success.
             names: of the images, for files and reports; default: 0000, 0001, ...
             on_progress: called with the `Progress` after every step and every finished image.
+            masks: bool [B, H, W], or [H, W] for all, True where an image may change; outside not
+                one bit of it does. Default: everywhere.
+            mask_control: "inverse" or "random" replaces each mask by one to compare with, see
+                `data.masks.control_mask`.
 
         Returns:
             An `Explanation` in the order of `images`.
@@ -150,7 +160,11 @@ class Explainer:
         images = check_images(images, self.image_size)
         targets = check_targets(targets, len(images), self.unit)
         names = check_names(names, len(images))
-        jobs = [Job(i, x, float(y)) for i, (x, y) in enumerate(zip(images, targets, strict=True))]
+        masks = check_masks(masks, len(images), self.image_size)
+        check_control(mask_control, masks is not None, "mask_control")
+        masks = control_masks(masks, mask_control, images, self.seed, names)
+        asked = zip(images, targets.tolist(), masks, strict=True)
+        jobs = [Job(i, x, target, None, mask) for i, (x, target, mask) in enumerate(asked)]
         finished: dict[int, Finished] = {}
         progress = Progress(0, len(jobs), 0, float("nan"))
         for event in self.stream(jobs, count=len(jobs)):
@@ -173,7 +187,8 @@ class Explainer:
             y_final=result.y_final,
             success=result.success,
             reason=tuple(
-                stop_reason(one, self.method.threshold, self.unit) for one in counterfactuals
+                stop_reason(one, target, self.method.threshold, self.unit)
+                for one, target in zip(counterfactuals, targets.tolist(), strict=True)
             ),
             iterations=result.iterations,
             seconds=np.asarray([one.seconds for one in results], np.float32),
@@ -203,7 +218,9 @@ class Explainer:
         def normalised() -> Iterator[Job]:
             for number, job in zip(itertools.count(), jobs, strict=False):
                 originals[number] = job
-                yield Job(number, job.image, float(unit.normalise(job.target)))
+                yield dataclasses.replace(
+                    job, id=number, target=unit.normalise_target(job.target), tag=None
+                )
 
         for event in self._engine.run(normalised(), count, check):
             if isinstance(event, Stepped):
@@ -250,19 +267,23 @@ def explain(
     unit: Unit | None = None,
     seed: int = 0,
     batch_size: int | str = 16,
+    masks: Any = None,
+    mask_control: str = "",
     **options: Any,
 ) -> Explanation:
     """Find counterfactuals in one call: `Explainer(...).explain(images, target)`.
 
     Args:
         images: see `Explainer.explain`.
-        target: see `Explainer.explain`.
+        target: see `targets` of `Explainer.explain`.
         generator: see `Explainer`.
         regressor: see `Explainer`.
         method: `ACRE(...)` or `DiffAERE(...)`; or "ac-re" or "diffae-re" with `options`.
         unit: see `Explainer`.
         seed: see `Explainer`.
         batch_size: see `Explainer`.
+        masks: see `Explainer.explain`.
+        mask_control: see `Explainer.explain`.
         **options: of the method, where it is given by its name.
 
     Raises:
@@ -273,7 +294,7 @@ def explain(
     elif options:
         raise UserError(f"{next(iter(options))} is an option of the method: give it to {method!r}.")
     explainer = Explainer(generator, regressor, method, unit=unit, batch_size=batch_size, seed=seed)
-    return explainer.explain(images, target)
+    return explainer.explain(images, target, masks=masks, mask_control=mask_control)
 
 
 def _open_regressor(

@@ -1,7 +1,7 @@
 """The result of an explanation: arrays in memory, and the same on disk."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, to_uint8
 from diffcf_jax.report.html import write_report
-from diffcf_jax.results.log import image_path, read_results, write_results
+from diffcf_jax.results.log import image_path, order_of, read_results, write_results
 from diffcf_jax.results.summary import environment, read_summary, summarise, write_summary
 from diffcf_jax.results.workdir import check_config
 from diffcf_jax.results.writer import ResultWriter
+from diffcf_jax.target import Range, Target, parse_target
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked, write_config
 
@@ -27,19 +28,21 @@ class Explanation:
     Attributes:
         names: of the images, B of them.
         input: [B, H, W, 3] float32 in [0, 1], the images that were explained.
-        target: [B] float32, the values that the counterfactuals were to reach.
+        target: [B] float32, the values that the counterfactuals were to reach; where not all were
+            numbers an array of objects: numbers, `Range`s, "min" and "max".
         image: [B, H, W, 3] in [0, 1], the counterfactuals, exactly as they are saved.
         reconstruction: [B, H, W, 3] in [0, 1], what the generator makes of the unchanged inputs.
         y_initial: [B] float32, predictions for the inputs.
         y_reconstruction: [B] float32, predictions for the reconstructions.
         y_final: [B] float32, predictions for the counterfactuals.
-        success: [B] bool, |y_final - target| <= threshold.
+        success: [B] bool, |y_final - target| <= threshold, or y_final lies in the range; never
+            for "min" and "max".
         reason: for each image why it did not succeed, one sentence; None where it did.
         iterations: [B] int32, optimisation steps.
         seconds: [B] float32, each image's share of the time of the steps.
         curve: [B, largest number of iterations] float32, the prediction that each step saw; NaN
             after the last one.
-        mask: [B, H, W, 1], 1 where AC-RE kept the input; 0 everywhere for Diff-AE-RE. None in an
+        mask: [B, H, W, 1], 1 where AC-RE, or a mask, kept the input; else 0. None in an
             explanation that was loaded, since it is not saved.
         config: the method's options, the unit, the seed, as plain values.
     """
@@ -125,7 +128,7 @@ class Explanation:
         rows = [row for row in read_results(folder) if "error" not in row]
         if not rows:
             raise UserError(f"{folder} holds no explained image.")
-        rows.sort(key=lambda row: (row["id"], row["target"]))
+        rows.sort(key=order_of)
 
         def images(key: str) -> np.ndarray:
             # As `quantize` has them: XLA and numpy divide differently in the last bit.
@@ -143,7 +146,7 @@ class Explanation:
         return cls(
             names=tuple(row["name"] for row in rows),
             input=images("input"),
-            target=numbers("target"),
+            target=_targets(row["target"] for row in rows),
             image=images("cf"),
             reconstruction=images("reconstruction"),
             y_initial=numbers("y_initial"),
@@ -159,7 +162,7 @@ class Explanation:
         )
 
     def _save_one(self, writer: ResultWriter, i: int, id: int) -> None:
-        name, target = self.names[i], float(self.target[i])
+        name, target = self.names[i], self.target[i]
         found = Counterfactual(
             image=self.image[i],
             reconstruction=self.reconstruction[i],
@@ -182,11 +185,22 @@ class Explanation:
         writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit)
 
 
-def stop_reason(found: Counterfactual, threshold: float, unit: Unit) -> str | None:
+def _targets(plain: Iterable[float | str]) -> np.ndarray:
+    """What `check_targets` returned, from JSON."""
+    targets = [parse_target(t) if isinstance(t, str) else t for t in plain]
+    if not any(isinstance(target, Range | str) for target in targets):
+        return np.asarray(targets, np.float32)
+    objects = np.empty(len(targets), object)
+    objects[:] = targets
+    return objects
+
+
+def stop_reason(found: Counterfactual, target: Target, threshold: float, unit: Unit) -> str | None:
     """Why a search did not succeed, one sentence; None if it did.
 
     Args:
         found: the result of one image, in the regressor's unit.
+        target: of the search, in that unit.
         threshold: in that unit.
         unit: named in the sentence.
     """
@@ -205,6 +219,10 @@ def stop_reason(found: Counterfactual, threshold: float, unit: Unit) -> str | No
     name = f" {unit.name}" if unit.name else ""
     if found.stop == Stop.STALLED:
         return f"stalled at {float(found.y_final):.4g}{name} {steps}"
+    if isinstance(target, str):
+        return f"at {float(found.y_final):.4g}{name} {steps}, which used them up"
+    if isinstance(target, Range):
+        return f"the saved image lies outside of {target}{name} {steps}"
     return f"the saved image misses the target by more than {threshold:g}{name} {steps}"
 
 

@@ -1,9 +1,7 @@
 """What a run starts from: networks, images and targets, checked at the border."""
 
 import contextlib
-import math
 import numbers
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,10 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.regressors.load import load_regressor
 from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.shipped import command, find_checkpoint
+from diffcf_jax.target import Range, Target, parse_target, plain
 from diffcf_jax.units import Unit, unit_of
 
 Config = Mapping[str, Any]
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def load_networks(
@@ -117,24 +115,30 @@ def naming_option() -> Iterator[None]:
         raise UserError(f"config.method.{error}") from None
 
 
-def parse_targets(text: str) -> list[float]:
-    """Read "0.2,0.8"; a number that is there twice, in float32, counts once.
+def parse_targets(text: str) -> list[Target]:
+    """Read "0.2,0.8" or "40..50,max"; what is there twice, in float32, counts once.
 
     Raises:
-        UserError: a part is not a number that is finite in float32.
+        UserError: a part is not a number that is finite in float32, a range of two of them, the
+            lower one first, min or max.
     """
     parts = [part.strip() for part in str(text).strip("()[] ").split(",") if part.strip()]
     targets = {}
     for part in parts:
-        target = float(part) if _NUMBER.fullmatch(part) else math.nan
-        with np.errstate(over="ignore"):
-            rounded = np.float32(target)
-        if not np.isfinite(rounded):
+        try:
+            target = parse_target(part)
+            with np.errstate(over="ignore"):
+                if isinstance(target, float) and not np.isfinite(np.float32(target)):
+                    raise ValueError
+        except UserError as error:
+            raise UserError(f"config.targets has '{part}': {error}") from None
+        except ValueError:
             raise UserError(
                 f"config.targets has '{part}', which is not a finite number in float32; "
-                "give numbers separated by commas, such as 0.2,0.8."
-            )
-        targets.setdefault(rounded, target)
+                "give numbers separated by commas, such as 0.2,0.8, or ranges such as 40..50, "
+                "min or max."
+            ) from None
+        targets.setdefault(plain(target), target)
     return list(targets.values())
 
 
@@ -180,7 +184,11 @@ def check_images(images: Any, size: int) -> np.ndarray:
 
 
 def check_targets(targets: Any, count: int, unit: Unit) -> np.ndarray:
-    """Return finite targets as float32 [B], or refuse them."""
+    """Return targets as float32 [B], or as objects where not all are numbers; or refuse them."""
+    if isinstance(targets, str | Range):
+        targets = [targets] * count
+    if isinstance(targets, Sequence) and any(isinstance(t, str | Range) for t in targets):
+        return _check_mixed(targets, count, unit)
     try:
         if np.iscomplexobj(targets):
             raise ValueError
@@ -193,6 +201,50 @@ def check_targets(targets: Any, count: int, unit: Unit) -> np.ndarray:
             "targets holds a value that is not finite in float32; give one number for each image."
         )
     return targets
+
+
+def _check_mixed(targets: Sequence[Any], count: int, unit: Unit) -> np.ndarray:
+    if len(targets) != count:
+        raise UserError(f"targets must be one target, or one for each of {count} images.")
+    checked = np.empty(count, object)
+    for i, target in enumerate(targets):
+        if isinstance(target, str):
+            try:
+                target = parse_target(target)
+            except UserError:
+                raise
+            except ValueError:
+                raise UserError(
+                    'targets must be one number, range such as Range(40, 50), "min" or "max", or '
+                    f"one for each of {count} images; {target!r} is none of these."
+                ) from None
+        if isinstance(target, Range):
+            unit.normalise_target(target)  # which must leave room between its ends
+        elif not isinstance(target, str):
+            target = float(check_targets(target, 1, unit)[0])
+        checked[i] = target
+    return checked
+
+
+def check_masks(masks: Any, count: int, size: int) -> np.ndarray | None:
+    """Return masks as bool [B, size, size], or None; or refuse them."""
+    if masks is None:
+        return None
+    try:
+        masks = np.asarray(masks)
+    except ValueError:
+        raise UserError("masks must be one array; these are of different sizes.") from None
+    if masks.dtype != bool or masks.shape not in ((size, size), (count, size, size)):
+        raise UserError(
+            f"masks is of type {masks.dtype} and shape {masks.shape}; it must be bool and of shape "
+            f"[{count}, {size}, {size}], or [{size}, {size}] for all images."
+        )
+    masks = np.broadcast_to(masks, (count, size, size))
+    if not masks.any((1, 2)).all():
+        raise UserError(
+            f"masks[{int(masks.any((1, 2)).argmin())}] is empty; mark with True what may change."
+        )
+    return masks
 
 
 def check_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:

@@ -134,6 +134,9 @@ explain = cli.Command(
     program=functools.partial(shipped.command, "explain"),
     about="""Explains images: searches the most similar image in which the regressor reads a target.
 
+--config.targets takes numbers (20,60), ranges (40..50), min and max. --config.data.masks=FOLDER or
+--config.data.mask=x0,y0,x1,y1 keeps an image as it is outside of a mask.
+
 A run that ends early, by SIGTERM (exit status 75) or otherwise, continues when the same command is
 given again. The same command on every host of a pod or cluster shares the work.""",
     run=_explain,

@@ -17,6 +17,7 @@ from diffcf_jax import chips, parallel
 from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.events import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
+from diffcf_jax.data.masks import Masks
 from diffcf_jax.data.open import open_data
 from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
@@ -50,6 +51,7 @@ from diffcf_jax.results.workdir import (
     start_over,
 )
 from diffcf_jax.results.writer import ResultWriter
+from diffcf_jax.target import Target, as_text, plain
 from diffcf_jax.workdir import locked, write_config
 
 
@@ -76,8 +78,9 @@ def run(
         method: `name`, "ac-re" or "diffae-re", and its options, see `ACRE` and `DiffAERE`.
         generator: `checkpoint`, a network directory.
         regressor: `checkpoint`, a network directory; or `model`, see `load_networks`.
-        data: `name`, `path`, `limit`, `convert`.
-        targets: numbers separated by commas, in the label's unit; "" takes the data set's own.
+        data: `name`, `path`, `limit`, `convert`; and where images may change, see `Masks`.
+        targets: numbers, ranges such as 40..50, min or max, separated by commas, in the label's
+            unit; "" takes the data set's own.
         batch_size: images that a process works on at a time, or "auto", see `Explainer`.
         seed: of all randomness.
         oracle: `checkpoint` of a second regressor; only recorded, for `eval.metrics`.
@@ -108,26 +111,27 @@ def run(
         records = open_data(data, explainer.image_size)
         if isinstance(records, ImageFolder):
             refuse_inside(records.path, workdir)
+        masks = Masks(data, records, explainer.image_size, seed)
         made_with = {**config, "networks": explainer.fingerprints()}
         with (
             _folder(workdir, made_with, from_scratch),
             _writer(workdir, made_with, records.names, len(wanted) > 1, check) as writer,
         ):
             todo = _todo(records, wanted, writer.finished())
-            keys = [(records.names[i], target) for i, target in todo]
+            keys = [(records.names[i], None if t is None else plain(t)) for i, t in todo]
             _check_same_work(keys, check)
             share = todo[parallel.process_index() :: parallel.process_count()]
             done = len(records.names) * max(1, len(wanted)) - len(todo)
             bounds = done, done + len(share)
             with Progress(*bounds, silent=parallel.process_index() > 0) as progress:
                 if wanted:
-                    progress.tell(f"Targets: {_list(wanted)} {unit.name or ''}".rstrip())
+                    progress.tell(f"Targets: {as_text(wanted)} {unit.name or ''}".rstrip())
 
                 def go_on() -> None:
                     check()
                     writer.check()
 
-                jobs = _jobs(records, share, writer, progress, go_on)
+                jobs = _jobs(records, masks, share, writer, progress, go_on)
                 save = _saver(writer, explainer)
                 for event in _save_all(explainer.stream(jobs, len(share), go_on), save):
                     statistics = statistics.add(event)
@@ -216,8 +220,8 @@ def _writer(
 
 
 def _todo(
-    records: Any, targets: list[float], finished: set[tuple[str, float]]
-) -> list[tuple[int, float | None]]:
+    records: Any, targets: list[Target], finished: set[tuple[str, float | str]]
+) -> list[tuple[int, Target | None]]:
     """Positions and targets of what is not finished; None: the image has no target of its own."""
     return [
         (i, target)
@@ -227,7 +231,9 @@ def _todo(
     ]
 
 
-def _check_same_work(keys: Sequence[tuple[str, float | None]], check: Callable[[], None]) -> None:
+def _check_same_work(
+    keys: Sequence[tuple[str, float | str | None]], check: Callable[[], None]
+) -> None:
     """All processes must have the same list, of which each takes its share; waits for them."""
     digest = hashlib.blake2b(strict_json(keys).encode()).hexdigest()
     if len(set(parallel.gather("the results are read", digest, check))) > 1:
@@ -239,13 +245,15 @@ def _check_same_work(keys: Sequence[tuple[str, float | None]], check: Callable[[
 
 def _jobs(
     records: Any,
-    todo: Sequence[tuple[int, float | None]],
+    masks: Masks,
+    todo: Sequence[tuple[int, Target | None]],
     writer: ResultWriter,
     progress: Progress,
     check: Callable[[], None],
 ) -> Iterator[Job]:
     """Reads what is to do; images that cannot be read are written off on the way."""
     record: Record | None = None
+    mask: np.ndarray | None = None
     for i, target in todo:
         check()
         try:
@@ -256,13 +264,14 @@ def _jobs(
                 )
             if record is None or record.id != i:
                 record = records[i]
+                mask = masks.of(record.name, record.image)
         except UserError as error:
             writer.save_error(i, records.names[i], target, str(error))
             progress.failed()
             record = None
             continue
         image = record.image.astype(np.float32) / 255
-        yield Job(record.id, image, target, record)
+        yield Job(record.id, image, target, record, mask)
 
 
 def _save_all(events: Iterator[Event], save: Callable[[Finished], None]) -> Iterator[Event]:
@@ -288,7 +297,7 @@ def _saver(writer: ResultWriter, explainer: Explainer) -> Callable[[Finished], N
         if not is_finite(found):
             writer.save_error(record.id, record.name, job.target, not_finite(record.name))
             return
-        reason = stop_reason(found, threshold, unit)
+        reason = stop_reason(found, job.target, threshold, unit)
         writer.save(record, job.target, found, finished.seconds, reason, unit.name)
 
     return save
@@ -304,7 +313,3 @@ def _show(progress: Progress, event: Event) -> None:
             progress.on_step(misses)
         case Finished():
             progress.finished(bool(event.counterfactual.success))
-
-
-def _list(numbers: Sequence[float]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffcf_jax.counterfactual.types import Counterfactual
 from diffcf_jax.errors import UserError
+from diffcf_jax.target import Range, Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,12 @@ class Unit:
     def normalise(self, y: Any) -> Any:
         """Return (y - mean) / scale: from the user's unit to what the network predicts."""
         return (y - self.mean) / self.scale
+
+    def normalise_target(self, target: Target) -> Target:
+        """Return a target in what the network predicts."""
+        if isinstance(target, Range):
+            return Range(float(self.normalise(target.low)), float(self.normalise(target.high)))
+        return target if isinstance(target, str) else float(self.normalise(target))
 
     def denormalise(self, y: Any) -> Any:
         """Return mean + scale y: from what the network predicts to the user's unit."""

@@ -17,11 +17,13 @@ gets: the networks see the images as they were saved, not as they were in memory
     oracle_success_rate       |oracle(x') - target| <= threshold
 
 The oracle is a second regressor, trained independently. Errors are in the label's unit, which the
-config of the run or the checkpoint names. Inputs that could not be explained are
-in none of the means; results that did not succeed are in all of them.
+config of the run or the checkpoint names. To a range they are 0 inside and else the distance to the
+nearer end; the targets min and max are in no mean of success or error. Inputs that could not be
+explained are in none of the means; results that did not succeed are in all of them.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +49,7 @@ from diffcf_jax.results.summary import (
     read_summary,
     with_unit,
 )
+from diffcf_jax.target import nearest
 from diffcf_jax.units import Unit, unit_of
 
 BATCH_SIZE = 64
@@ -135,7 +138,7 @@ def measure(
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
         images = [_read_rgb(image_path(folder, row, "cf")) for row in batch]
-        target = np.array([row["target"] for row in batch], np.float32)
+        targets = [row["target"] for row in batch]
         if squares:
             for row, image in zip(batch, images, strict=True):
                 mask = read_image(image_path(folder, row, "square_mask")) > 127
@@ -143,21 +146,39 @@ def measure(
                 for name, value in square_metrics(original, image, mask, row["target"]).items():
                     add(name, [value])
         y = _predict_files(predict, folder, batch, images)
-        add("success_rate", np.abs(y - target) <= np.float32(threshold))
-        add("final_error", np.abs(y - target))
+        success, misses = _judge(y, targets, threshold)
+        add("success_rate", success)
+        add("final_error", misses)
         add("iterations", [row["iterations"] for row in batch])
         if predict_oracle is not None:
             y_oracle = _predict_files(predict_oracle, folder, batch, images)
             add("oracle_mae", np.abs(y_oracle - y))
-            add("oracle_error", np.abs(y_oracle - target))
-            add("oracle_success_rate", np.abs(y_oracle - target) <= np.float32(threshold))
+            success, misses = _judge(y_oracle, targets, threshold)
+            add("oracle_error", misses)
+            add("oracle_success_rate", success)
         known = [(row["y_final"], now) for row, now in zip(batch, y, strict=True)]
         add("change_of_prediction", [abs(now - y) for y, now in known if y is not None])
     return values
 
 
+def _judge(
+    predictions: np.ndarray, targets: Sequence[float | str], threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which predictions count as a success, and their distances; NaN where the target is extreme.
+
+    A range has no threshold: inside the distance is 0, outside that to the nearer end.
+    """
+    success, misses = np.full((2, len(targets)), np.nan, np.float32)
+    for i, (y, target) in enumerate(zip(predictions, targets, strict=True)):
+        wanted = nearest(float(y), target)
+        if wanted is not None:
+            misses[i] = np.abs(y - np.float32(wanted))
+            success[i] = misses[i] <= np.float32(0 if isinstance(target, str) else threshold)
+    return success, misses
+
+
 def square_metrics(
-    image: np.ndarray, counterfactual: np.ndarray, mask: np.ndarray, target: float
+    image: np.ndarray, counterfactual: np.ndarray, mask: np.ndarray, target: float | str
 ) -> dict[str, float]:
     """Metrics of one square.
 
@@ -170,11 +191,14 @@ def square_metrics(
         image: [H, W, 3] in [0, 1], x.
         counterfactual: [H, W, 3] in [0, 1], x'.
         mask: bool [H, W], True inside the inner square.
-        target: value that the square should have, in [0, 1].
+        target: value that the square should have, in [0, 1]; or a range, whose nearest value
+            counts, "min" or "max", which leave square_mae NaN.
     """
+    color = inner_square_color(counterfactual, mask)
+    wanted = nearest(color, target)
     background = background_color(counterfactual, mask) - background_color(image, mask)
     return {
-        "square_mae": float(abs(inner_square_color(counterfactual, mask) - target)),
+        "square_mae": math.nan if wanted is None else float(abs(color - wanted)),
         "background_mae": float(abs(background)),
         "background_mae_per_pixel": float(
             np.mean(np.abs(counterfactual.astype(np.float64) - image)[~mask])

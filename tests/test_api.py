@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 import diffcf_jax
-from diffcf_jax import ACRE, DiffAERE, Explainer, Explanation, Unit, UserError, load_network
+from diffcf_jax import (
+    ACRE,
+    DiffAERE,
+    Explainer,
+    Explanation,
+    Range,
+    Unit,
+    UserError,
+    load_network,
+)
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.closure import hoist_constants
 from diffcf_jax.counterfactual.events import Job
+from diffcf_jax.counterfactual.types import quantize
 from diffcf_jax.explanation import stop_reason
 from tests import tiny
 from tests.counterfactual import methods
@@ -161,7 +171,7 @@ def test_what_is_not_finite_has_a_reason(make):
         method = dataclasses.replace(make(), regressor=regressor)
         *_, finished = Engine(method, methods.variables(), 1, seed=0).run([Job(0, image, 0.9)])
         found = finished.counterfactual
-        assert stop_reason(found, 0.05, Unit()).startswith(reason)
+        assert stop_reason(found, 0.9, 0.05, Unit()).startswith(reason)
         assert np.isfinite(found.image).all() and not found.success
 
 
@@ -242,7 +252,47 @@ def test_sentences_of_reasons():
         stop: int
         iterations: int = 7
 
-    assert stop_reason(Found(True, 0), 2, Unit("years")) is None
-    assert stop_reason(Found(False, 1), 2, Unit("years")) == (
+    assert stop_reason(Found(True, 0), 30, 2, Unit("years")) is None
+    assert stop_reason(Found(False, 1), 30, 2, Unit("years")) == (
         "the saved image misses the target by more than 2 years after 7 iterations"
     )
+
+
+def test_ranges_extremes_and_masks(explainer, images, tmp_path):
+    targets = [Range(0.42, 0.48), "max", "0.3..0.5"]  # the last image lies within
+    masks = np.zeros(images.shape[:3], bool)
+    masks[:, 8:40] = True
+    found = explainer.explain(images, targets, masks=masks)
+    assert found.success.tolist() == [True, False, True]
+    assert 0.42 <= found.y_final[0] <= 0.48
+    assert found.y_final[1] > found.y_initial[1] + 0.05
+    assert found.reason[1].startswith(("stalled at", "at")) and "iterations" in found.reason[1]
+    assert found.iterations[2] == 0
+    saved = quantize(jnp.asarray(images))
+    np.testing.assert_array_equal(found.image[~masks], np.asarray(saved)[~masks])
+    again = Explanation.load(found.save(tmp_path))
+    assert again.target.tolist() == [Range(0.42, 0.48), "max", Range(0.3, 0.5)]
+    np.testing.assert_array_equal(again.image, found.image)
+    np.testing.assert_array_equal(again.y_final, found.y_final)
+    assert "0.42..0.48" in found.report(tmp_path).read_text()
+    # The control of a mask is the other half of the image.
+    control = explainer.explain(images, targets, masks=~masks, mask_control="inverse")
+    np.testing.assert_array_equal(control.image, found.image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"targets": [0.3, "50..40", 0.1]}, r"range 50\.\.40 has no room"),
+        ({"targets": [0.3, "most", 0.1]}, "'most' is none of these"),
+        ({"targets": ["max", 0.1]}, "one for each of 3 images"),
+        ({"masks": np.ones((3, 64, 64))}, "masks is of type float64"),
+        ({"masks": np.ones((3, 32, 32), bool)}, r"shape \(3, 32, 32\)"),
+        ({"masks": np.zeros((64, 64), bool)}, r"masks\[0\] is empty"),
+        ({"mask_control": "inverse"}, "mask_control=inverse needs a mask"),
+        ({"masks": np.ones((64, 64), bool), "mask_control": "inverse"}, "white everywhere"),
+    ],
+)
+def test_what_is_wrong_with_targets_and_masks(explainer, images, arguments, message):
+    with pytest.raises(UserError, match=message):
+        explainer.explain(images, **{"targets": 0.4, **arguments})

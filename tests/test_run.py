@@ -12,6 +12,7 @@ from diffcf_jax import ACRE
 from diffcf_jax import run as run_module
 from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.events import Finished, Job
+from diffcf_jax.counterfactual.types import Query
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.results.log import read_results
@@ -19,6 +20,7 @@ from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked
+from eval.metrics import measure
 from tests import explaining, tiny
 from tests.counterfactual import methods
 
@@ -92,6 +94,43 @@ def test_folder_with_targets_and_a_bad_image(tmp_path, config):
     assert done == {(f"image{i}.png", target) for i in range(3) for target in (0.2, 0.8)}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["errors"] == 2
     assert "bad.png" in report.read_text()
+
+
+def test_ranges_and_masks_on_disk(tmp_path, config):
+    data = folder_of_images(tmp_path / "images", count=2)
+    for i in range(2):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[8:40, 4 + i : 30] = 255
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"image{i}.bmp")
+    (tmp_path / "images" / "other.png").write_bytes((tmp_path / "images/image0.png").read_bytes())
+    data |= {"masks": str(tmp_path / "masks"), "mask_control": ""}
+    asked = {**config, "data": data, "targets": "max,-2..-1,0.4", "batch_size": 2}
+    report, errors = run(tmp_path / "out", **asked)
+    assert len(errors) == 3 and all("other.png has no mask" in error for error in errors)
+    rows = [row for row in read_results(tmp_path / "out") if "error" not in row]
+    assert {row["target"] for row in rows} == {"max", "-2..-1", 0.4} and len(rows) == 6
+    for row in rows:
+        mask = np.asarray(Image.open(tmp_path / "masks" / row["name"].replace("png", "bmp"))) > 127
+        before, after = (np.asarray(Image.open(tmp_path / "out" / row[k])) for k in ("input", "cf"))
+        np.testing.assert_array_equal(before[~mask], after[~mask])
+        assert row["target"] == 0.4 or not row["success"] and row["reason"]
+    assert (tmp_path / "out" / "cf" / "image0_target_-2..-1.png").is_file()
+    assert any((row["cf"] != row["input"]) and row["pixel_change"] > 0 for row in rows)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["metrics"]["success_rate"]["n"] == 4  # an extreme is no success or failure
+    assert "-2..-1" in report.read_text() and ">max<" in report.read_text()
+    values = measure(
+        tmp_path / "out", rows, 0.05, lambda images: np.full(len(images), -1.5, np.float32)
+    )
+    by_target = dict(zip((row["target"] for row in rows), values["final_error"], strict=True))
+    assert by_target["-2..-1"] == 0 and np.isnan(by_target["max"])
+    assert by_target[0.4] == pytest.approx(1.9)
+    before = (tmp_path / "out" / "results.jsonl").read_bytes()
+    (tmp_path / "images" / "other.png").unlink()
+    run(tmp_path / "out", **asked)  # all of it is there
+    lines = (tmp_path / "out" / "results.jsonl").read_bytes().splitlines()
+    assert set(lines) <= set(before.splitlines()) and len(lines) == 6
 
 
 def test_another_config_is_refused_in_the_same_folder(tmp_path, config):
@@ -188,7 +227,7 @@ def test_a_prediction_that_is_not_finite(tmp_path, config):
 def test_a_reconstruction_that_is_not_finite(tmp_path):
     record = Squares("validation")[0]
     image = jnp.full(record.image.shape, 0.5)
-    found = methods.Counting().init({}, image, 0.5, None).result
+    found = methods.Counting().init({}, Query.of(image, 0.5), None).result
     found = jax.device_get(found.replace(reconstruction=image.at[0, 0, 0].set(jnp.nan)))
     finished = Finished(Job(0, image, 0.5, record), found, 1.0)
     with ResultWriter(tmp_path, [record.name]) as writer:

@@ -30,8 +30,10 @@ from diffcf_jax.counterfactual.options import (
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
 from diffcf_jax.counterfactual.types import (
     Counterfactual,
+    Query,
     Regressor,
     Stop,
+    advance,
     quantize,
     select,
     stop_code,
@@ -51,14 +53,14 @@ class ACREState:
     """One image on its way.
 
     Attributes:
-        x: the input [H, W, C].
+        query: what is asked for.
         x_adv: the attacked image x' [H, W, C].
-        target: the reference value.
-        aim: what F_tau(x') is asked to read: the target, off by what refinement changes.
-        best_miss: |prediction - target| of the best refined image so far.
+        drift: [2], what F_tau(x') and the refined image read when they were last compared; F_tau
+            is asked for as much more as it read more. 0 before.
+        best_miss: |miss| of the best refined image so far.
         key: all randomness of this image.
         keep: [H, W, 1], 1 where the input stays; 0 everywhere before the first refinement.
-        progress: of F_tau's predictions towards the aim (Newton).
+        progress: of F_tau's predictions towards what it is asked for (Newton).
         late: from here on every image is refined.
         iteration: steps done.
         stopped: see `types.State`.
@@ -66,10 +68,9 @@ class ACREState:
         result: the best image so far.
     """
 
-    x: Array
+    query: Query
     x_adv: Array
-    target: Array
-    aim: Array
+    drift: Array
     best_miss: Array
     key: Array
     keep: Array
@@ -159,17 +160,18 @@ class ACREMethod:
         """Turns of the denoising loop."""
         return self.options.tau
 
-    def init(self, params: Any, image: Array, target: Array, key: Array) -> ACREState:
+    def init(self, params: Any, query: Query, key: Array) -> ACREState:
         """Starts at the input; the reconstruction is one sample of F_tau(x)."""
+        image, saved = query.image, quantize(query.image)
         noises = self._noises(jax.random.fold_in(key, 0), 0, self.options.tau, image)
         reconstruction = jnp.clip(self._denoise(params, image, noises), 0, 1)
         y_initial = self._read(params, image)
         result = Counterfactual(
-            image=image,
+            image=saved,
             reconstruction=reconstruction,
             y_initial=y_initial,
             y_reconstruction=self._read(params, reconstruction),
-            y_final=y_initial,
+            y_final=self._read(params, saved),
             success=jnp.zeros((), bool),
             stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
@@ -177,10 +179,9 @@ class ACREMethod:
             mask=jnp.ones_like(image[..., :1]),
         )
         return ACREState(
-            x=image,
+            query=query,
             x_adv=image,
-            target=target,
-            aim=target,
+            drift=jnp.zeros(2, y_initial.dtype),
             best_miss=jnp.full((), jnp.inf, y_initial.dtype),
             key=key,
             keep=jnp.zeros_like(image[..., :1]),
@@ -193,7 +194,7 @@ class ACREMethod:
         )
 
     def step(self, params: Any, state: ACREState) -> ACREState:
-        """One PGD step: x' <- clip(x' - step_size sign(d/dx' (y^ - aim)^2), 0, 1).
+        """One PGD step: x' <- clip(x' - step_size sign(d/dx' miss(y^)^2), 0, 1).
 
         The criterion is tested on the prediction before the update, as in the original, so the
         image that refinement gets has moved one step further. In the last quarter of the iterations
@@ -201,20 +202,36 @@ class ACREMethod:
         brightest red, is reached by some refined images and by hardly any sample.
         """
         options = self.options
-        loss, y_hat, gradient = self._attack(params, state)
+        _, y_hat, gradient = self._attack(params, state)
         # Once refined it has to come closer, in smaller steps: F_tau is noisy, and a lucky sample
         # is what failed.
         care = jnp.where(state.keep.any(), 0.5, 1.0)
-        hit = jnp.abs(y_hat - state.aim) <= care * options.threshold
+        hit = self._asked(state).met(y_hat, care * options.threshold)
         x_adv = pgd_update(state.x_adv, gradient, care * options.step_size, options.gradient_floor)
         late = 4 * (state.iteration + 1) > 3 * self.iterations
         return self._moved(state, state.replace(x_adv=x_adv, late=late), y_hat, gradient, hit)
 
     def _attack(self, params: Any, state: ACREState) -> tuple[Array, Array, Array]:
-        """The attack's gradient on noise of this iteration's own, see `attack_gradient`."""
-        key = jax.random.fold_in(state.key, 1)
-        noises = self._noises(key, state.iteration, self.options.tau, state.x)
-        return self.attack_gradient(params, state.x_adv, state.aim, noises, state.x, state.keep)
+        """The attack's gradient on noise of this iteration's own, see `attack_gradient`.
+
+        Where the image may not change, the regressor reads the input and the gradient is 0.
+        """
+        key, query = jax.random.fold_in(state.key, 1), self._asked(state)
+        noises = self._noises(key, state.iteration, self.options.tau, query.image)
+        free = query.allowed > 0
+        keep = jnp.where(free, state.keep, 1)
+        loss, y_hat, gradient = self.attack_gradient(params, state.x_adv, query, noises, keep)
+        return loss, y_hat, jnp.where(free, gradient, 0)
+
+    @staticmethod
+    def _asked(state: ACREState) -> Query:
+        """What F_tau is asked for: the query, off by what refinement changes.
+
+        Once an image was refined, a range counts only as far inside as the solver aims.
+        """
+        query, (sampled, refined) = state.query, state.drift
+        accept = jnp.where(state.keep.any(), query.aim, query.accept)
+        return query.replace(accept=accept + sampled - refined, aim=query.aim + sampled - refined)
 
     def _moved(
         self, state: ACREState, moved: ACREState, y_hat: Array, gradient: Array, hit: Array
@@ -239,7 +256,7 @@ class ACREMethod:
             done=lost | flat,
             result=result,
         )
-        return select(state.stopped, state, moved)
+        return advance(state, moved)
 
     def finish(self, params: Any, state: ACREState) -> ACREState:
         """Refines a stopped image and reads the result as it would be saved.
@@ -248,30 +265,31 @@ class ACREMethod:
         inside it and the input outside. It aims off the target by the difference between what it
         read and what the refined image reads, and has to come twice as close, in half steps.
         """
-        dilated = dilate(change_mask(state.x, state.x_adv), self.options.dilation)
-        keep = (dilated < self.options.inpaint).astype(state.x.dtype)
-        keep = jnp.where(state.keep.any(), state.keep, keep)
+        query, x = state.query, state.query.image
+        dilated = dilate(change_mask(x, state.x_adv), self.options.dilation)
+        keep = (dilated < self.options.inpaint).astype(x.dtype)
+        keep = jnp.where(state.keep.any(), state.keep, jnp.where(query.allowed > 0, keep, 1))
         noises = self._noises(
-            jax.random.fold_in(state.key, 2), state.iteration, 2 * self.options.tau, state.x
+            jax.random.fold_in(state.key, 2), state.iteration, 2 * self.options.tau, x
         )
         image = refine(
             self.diffusion,
             bind(self.denoiser, params["generator"]),
-            state.x,
+            x,
             state.x_adv,
             keep,
             noises,
         )
-        image = quantize(image)
+        image = quantize(query.inside(image))
         y_final = self._read(params, image)
-        miss = state.target - y_final
+        miss = query.miss(y_final)
         y_hat = state.result.curve[state.iteration - 1]
         refined = state.result.replace(image=image, y_final=y_final, mask=keep)
         result = select(jnp.abs(miss) < state.best_miss, refined, state.result)
-        success = jnp.abs(result.y_final - state.target) <= self.options.threshold
+        success = query.met(result.y_final, self.options.threshold)
         done = success | (state.iteration >= self.iterations)
         judged = state.replace(
-            aim=state.target + y_hat - y_final,
+            drift=jnp.stack([y_hat, y_final]),
             best_miss=jnp.minimum(state.best_miss, jnp.abs(miss)),
             keep=keep,
             stopped=done,
@@ -283,7 +301,7 @@ class ACREMethod:
         return select(state.stopped & ~state.done, judged, state)
 
     def attack_gradient(
-        self, params: Any, x_adv: Array, aim: Array, noises: Array, x: Array, keep: Array
+        self, params: Any, x_adv: Array, query: Query, noises: Array, keep: Array
     ) -> tuple[Array, Array, Array]:
         """The squared error of the prediction in F_tau(x') (eq. 9), y^ and the gradient in x'.
 
@@ -292,9 +310,8 @@ class ACREMethod:
         Args:
             params: of generator and regressor.
             x_adv: x' [H, W, C] in [0, 1].
-            aim: the value to read.
+            query: the input and what to read.
             noises: [tau, H, W, C].
-            x: the input [H, W, C].
             keep: [H, W, 1].
 
         Returns:
@@ -302,9 +319,9 @@ class ACREMethod:
         """
 
         def loss(x_adv: Array) -> tuple[Array, Array]:
-            image = keep * x + (1 - keep) * self._denoise(params, x_adv, noises)
+            image = keep * query.image + (1 - keep) * self._denoise(params, x_adv, noises)
             y_hat = self._read(params, image)
-            return jnp.square(y_hat - aim), y_hat
+            return jnp.square(query.miss(y_hat)), y_hat
 
         (value, y_hat), gradient = jax.value_and_grad(loss, has_aux=True)(x_adv)
         return value, y_hat, gradient
@@ -336,12 +353,12 @@ class ACRENewton(ACREMethod):
         """
         options = self.options
         loss, y_hat, gradient = self._attack(params, state)
-        care = jnp.where(state.keep.any(), 0.5, 1.0)
-        hit = jnp.abs(y_hat - state.aim) <= care * options.threshold
+        asked, care = self._asked(state), jnp.where(state.keep.any(), 0.5, 1.0)
+        hit = asked.met(y_hat, care * options.threshold)
         # Once refined, the mask keeps the edit sparse: everything inside of it may move.
         floor = jnp.where(state.keep.any(), 0.0, options.gradient_floor)
         x_adv = sized_update(state.x_adv, gradient, loss, options.largest_step, floor)
-        progress = state.progress.after(y_hat - state.aim)
+        progress = state.progress.after(asked.miss(y_hat))
         last = state.iteration + 1 >= self.iterations
         late = state.late | progress.stalled(_PATIENCE) | last
         moved = state.replace(x_adv=x_adv, progress=progress, late=late)

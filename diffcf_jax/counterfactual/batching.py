@@ -22,14 +22,17 @@ from diffcf_jax.counterfactual.programs import Programs, compile_programs, large
 from diffcf_jax.counterfactual.types import Method
 from diffcf_jax.errors import Preempted, UserError
 
+_MOST_TARGETS = 16  # per slot, that are started at a time
 _LONGEST_WAIT = 16  # rounds that a stopped image waits for others to be judged with
 
 
 class Engine:
     """Runs a method over any number of images and keeps its compiled programs.
 
-    An image's result depends on (method, params, seed, image, target) only: batch, devices and
-    neighbours decide nothing but the speed. The work is spread over the devices of this process.
+    An image's result depends on (method, params, seed, image, mask, target) only: batch, devices
+    and neighbours decide nothing but the speed. Several targets of an image, if they are asked for
+    one after the other, share what comes before the first step, such as Diff-AE-RE's inversion.
+    The work is spread over the devices of this process.
 
     Args:
         method: see `types.Method`.
@@ -159,9 +162,12 @@ class _Waiting:
         return (self._jobs[0] if self.has_jobs() else self.ready[0].job).image.shape
 
     def take_jobs(self, count: int) -> list[Job]:
-        """The next jobs, at most `count`."""
-        taken = []
-        while len(taken) < count and self.has_jobs():
+        """The next jobs of at most `count` images, with all targets of each but for a limit."""
+        taken, images = [], set()
+        while len(taken) < _MOST_TARGETS * count and self.has_jobs():
+            images.add(self._jobs[0].content())
+            if len(images) > count:
+                break
             taken.append(self._jobs.popleft())
         return taken
 
@@ -231,9 +237,7 @@ class _Batch:
         if len(ready) < len(free):
             self._starting = jobs = self._waiting.take_jobs(len(self._slots))
             if jobs:
-                images, targets = [job.image for job in jobs], [job.target for job in jobs]
-                states = self._programs.init(images, targets, self._seed)
-                ready.extend(map(_Slot, jobs, states))
+                ready.extend(map(_Slot, jobs, self._programs.init(jobs, self._seed)))
             self._starting = []
         for i in free[: len(ready)]:
             slot = ready.popleft()

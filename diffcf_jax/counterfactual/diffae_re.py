@@ -28,8 +28,10 @@ from diffcf_jax.counterfactual.options import (
 )
 from diffcf_jax.counterfactual.types import (
     Counterfactual,
+    Query,
     Regressor,
     Stop,
+    advance,
     quantize,
     select,
     stop_code,
@@ -45,24 +47,22 @@ class DiffAEREState:
     """One image on its way.
 
     Attributes:
-        x: the input [H, W, C] in [0, 1].
+        query: what is asked for.
         z_0: its semantic code [D].
         z: the code that is optimised [D].
         x_T: its stochastic code [H, W, C].
         opt_state: the solver's.
-        target: the reference value.
         iteration: steps done.
         stopped: see `types.State`.
         done: see `types.State`.
         result: the best image so far.
     """
 
-    x: Array
+    query: Query
     z_0: Array
     z: Array
     x_T: Array
     opt_state: Any
-    target: Array
     iteration: Array
     stopped: Array
     done: Array
@@ -152,35 +152,35 @@ class DiffAEREMethod:
         """Turns of the decoding loop."""
         return self.decoding.num_timesteps
 
-    def init(self, params: Any, image: Array, target: Array, key: Array) -> DiffAEREState:
+    def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input into z_sem and x_T. The method draws no random number.
 
         The first step decodes them as they are: its image is the reconstruction.
         """
         del key
+        image, saved = query.image, quantize(query.image)
         x = 2 * image - 1
         z = self.encode(params["generator"], x[None])[0]
         x_T = sampler.invert(self.inversion, self._model(params, z), x)
         y_initial = self._read(params, image)
         result = Counterfactual(
-            image=image,
-            reconstruction=image,
+            image=saved,
+            reconstruction=saved,
             y_initial=y_initial,
             y_reconstruction=y_initial,
-            y_final=jnp.full_like(y_initial, jnp.inf),
+            y_final=self._read(params, saved),
             success=jnp.zeros((), bool),
             stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
             curve=jnp.full((self.iterations,), jnp.nan, y_initial.dtype),
-            mask=jnp.zeros_like(image[..., :1]),
+            mask=1 - query.allowed,
         )
         return DiffAEREState(
-            x=image,
+            query=query,
             z_0=z,
             z=z,
             x_T=x_T,
             opt_state=self.optimizer.init(z),
-            target=target,
             iteration=jnp.zeros((), jnp.int32),
             stopped=jnp.zeros((), bool),
             done=jnp.zeros((), bool),
@@ -197,12 +197,12 @@ class DiffAEREMethod:
         image = quantize(image)
         y_hat = self._read(params, image)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, state.z)
-        hit = jnp.abs(y_hat - state.target) <= self.options.threshold
+        hit = state.query.met(y_hat, self.options.threshold)
         # From what is not finite no step leads back: the image is given up, as the best so far.
         no_prediction = ~jnp.isfinite(y_hat)
         lost = no_prediction | (~jnp.isfinite(gradient).all() & ~hit)
         first = state.iteration == 0
-        better = jnp.abs(y_hat - state.target) <= jnp.abs(state.result.y_final - state.target)
+        better = self._as_near(state, y_hat)
         seen = state.result.replace(image=image, y_final=y_hat, success=hit)
         stop = jnp.where(hit, Stop.TARGET, state.result.stop)
         result = select(better | first, seen, state.result).replace(
@@ -220,7 +220,7 @@ class DiffAEREMethod:
             stopped=stay | (state.iteration + 1 >= self.iterations),
             result=result,
         )
-        return select(state.stopped, state, moved)
+        return advance(state, moved)
 
     def finish(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """Accepts: `step` reads the image as it is saved, so there is nothing left to judge."""
@@ -230,16 +230,18 @@ class DiffAEREMethod:
     def latent_gradient(self, params: Any, state: DiffAEREState) -> tuple[Array, Array, Array]:
         """Loss (eq. 10), the decoded image [H, W, C] in [0, 1], and the gradient in z.
 
-        `(y^ - target)^2 + lambda_d |z - z_0|_p`, or `|x - x'|_p` in pixel space.
+        `miss(y^)^2 + lambda_d |z - z_0|_p`, or `|x - x'|_p` in pixel space.
         """
 
         def loss(z: Array) -> tuple[Array, Array]:
-            image = self.render(params, z, state.x_T)
+            image = state.query.inside(self.render(params, z, state.x_T))
             y_hat = self._read(params, image)
             difference = (
-                z - state.z_0 if self.options.distance_space == "latent" else image - state.x
+                z - state.z_0
+                if self.options.distance_space == "latent"
+                else image - state.query.image
             )
-            value = jnp.square(y_hat - state.target)
+            value = jnp.square(state.query.miss(y_hat))
             value = value + self.options.distance_weight * DISTANCES[self.options.distance](
                 difference
             )
@@ -252,6 +254,11 @@ class DiffAEREMethod:
         """Decodes z and x_T into an image [H, W, C] in [0, 1]."""
         remat = self.options.remat != "none"
         return sampler.decode(self.decoding, self._model(params, z), x_T, remat) / 2 + 0.5
+
+    @staticmethod
+    def _as_near(state: DiffAEREState, y: Array) -> Array:
+        """Whether a prediction misses by no more than that of the best image so far."""
+        return jnp.abs(state.query.miss(y)) <= jnp.abs(state.query.miss(state.result.y_final))
 
     def _model(self, params: Any, z: Array) -> sampler.Model:
         return sampler.bind(self.predict, params["generator"], z)
@@ -270,9 +277,9 @@ class DiffAERENewton(DiffAEREMethod):
     threshold's near edge is no bargain.
     """
 
-    def init(self, params: Any, image: Array, target: Array, key: Array) -> DiffAEREState:
+    def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
-        state = super().init(params, image, target, key)
+        state = super().init(params, query, key)
         return state.replace(
             opt_state=(level_set.start(state.z), jnp.full((), jnp.inf), jnp.zeros((), jnp.int32))
         )
@@ -286,11 +293,13 @@ class DiffAERENewton(DiffAEREMethod):
         search, merit, slid = state.opt_state
         norm = DISTANCES[options.distance]
 
-        image, pullback = jax.vjp(lambda z: self.render(params, z, state.x_T), state.z)
+        image, pullback = jax.vjp(
+            lambda z: state.query.inside(self.render(params, z, state.x_T)), state.z
+        )
         saved = quantize(image)
         y = self._read(params, saved)
-        miss = state.target - y
-        met = jnp.abs(miss) <= options.threshold
+        miss = state.query.miss(y)
+        met = state.query.met(y, options.threshold)
         found = jnp.isfinite(merit)  # the target was met before
         toward = jax.grad(lambda image: self._read(params, image))(image)
         if options.distance_space == "latent":
@@ -300,7 +309,7 @@ class DiffAERENewton(DiffAEREMethod):
         else:
             sloped = (found | met) & ~search.sloped
             fresh = ~sloped
-            distance, away = jax.value_and_grad(norm)(image - state.x)
+            distance, away = jax.value_and_grad(norm)(image - state.query.image)
             (gradient,) = pullback(jnp.where(sloped, away, toward))
             slope = gradient
         onward, search, price = level_set.move(
@@ -309,7 +318,7 @@ class DiffAERENewton(DiffAEREMethod):
 
         first = state.iteration == 0
         value = distance + 2 * jnp.abs(price * miss)
-        nearer = jnp.where(met, value < merit, ~found & (jnp.abs(miss) <= jnp.abs(search.miss)))
+        nearer = jnp.where(met, value < merit, ~found & self._as_near(state, y))
         slid = slid + found
         ends = jnp.where(found | met, (slid >= options.slide) | first, search.progress.stalled())
         no_prediction = ~jnp.isfinite(y)
@@ -335,4 +344,4 @@ class DiffAERENewton(DiffAEREMethod):
             stopped=ends | (state.iteration + 1 >= self.iterations),
             result=result,
         )
-        return select(state.stopped, state, moved)
+        return advance(state, moved)

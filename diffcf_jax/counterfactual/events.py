@@ -1,12 +1,14 @@
 """What continuous batching is asked for, and the events that it yields."""
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import numpy as np
 
 from diffcf_jax.counterfactual.programs import Programs
 from diffcf_jax.counterfactual.types import Counterfactual
+from diffcf_jax.target import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,14 +18,23 @@ class Job:
     Attributes:
         id: the caller's name for it.
         image: float32 [H, W, 3] in [0, 1].
-        target: the value that the regressor should read.
+        target: what the regressor should read.
         tag: returned with the result.
+        allowed: bool [H, W], True where the image may change; None: everywhere.
     """
 
     id: int
     image: np.ndarray
-    target: float
+    target: Target
     tag: Any = None
+    allowed: np.ndarray | None = None
+
+    def content(self) -> bytes:
+        """What jobs of one image and mask have in common, whatever their targets: a digest."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self.image), digest_size=16)
+        if self.allowed is not None:
+            digest.update(np.packbits(self.allowed))
+        return digest.digest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +50,8 @@ class Stepped:
     """One step of all slots has ended.
 
     Attributes:
-        misses: |y^ - target| of the images in work, [images].
+        misses: of the images in work, [images], how far y^ is from what counts: |y^ - target|,
+            0 inside a range, infinite for an extreme.
         slots: slots of the step, idle ones included.
         seconds: since the step before.
     """

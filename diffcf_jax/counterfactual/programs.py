@@ -2,16 +2,14 @@
 
 import contextlib
 import dataclasses
-import functools
 import gc
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,8 +20,12 @@ from diffcf_jax.counterfactual.memory import (
     out_of_memory,
     return_freed_memory,
 )
-from diffcf_jax.counterfactual.types import Method
+from diffcf_jax.counterfactual.types import Method, Query
 from diffcf_jax.flops import traced_flops
+from diffcf_jax.target import Target, bounds
+
+if TYPE_CHECKING:
+    from diffcf_jax.counterfactual.events import Job
 
 # The rest is for states in transit, fragmentation, and on a CPU for everything else that runs.
 _SHARE_OF_FREE_MEMORY = 0.9
@@ -74,28 +76,37 @@ class Programs:
         states = states.replace(stopped=np.ones(self.slots, bool))
         return parallel.shard_batch(states, self.mesh)
 
-    def init(self, images: Sequence[np.ndarray], targets: Sequence[float], seed: int) -> list[Any]:
-        """Starts at most `slots` images and returns their states on the host.
+    def init(self, jobs: Sequence["Job"], seed: int) -> list[Any]:
+        """Starts the jobs of at most `slots` images and returns their states on the host.
 
         The random key of an image is made from the seed and the image's own content, so that
-        neither its place in a folder nor its neighbours in the batch matter.
+        neither its place in a folder nor its neighbours in the batch matter. Jobs that differ in
+        their target only are started together, and their states share all arrays but the query's.
         """
+        contents = [job.content() for job in jobs]
+        distinct = dict(zip(contents, jobs, strict=True))
+        images = [job.image for job in distinct.values()]
+        allowed = [
+            np.ones(job.image.shape[:2]) if job.allowed is None else job.allowed
+            for job in distinct.values()
+        ]
         keys = [zlib.crc32(np.ascontiguousarray(image)) for image in images]
-        rows = [list(images), np.asarray(targets, np.float32), np.asarray(keys, np.uint32)]
+        rows = images, np.asarray(allowed, np.float32)[..., None], np.asarray(keys, np.uint32)
         batch = [_fill(np.asarray(row), self.slots) for row in rows]
         batch = parallel.shard_batch(batch, self.mesh)
         # A raw key, because a typed one has no form on the host.
         key = parallel.replicate(jax.random.PRNGKey(seed), self.mesh)
         states = _unstack(self._init(self.params, *batch, key), len(images))
         return_freed_memory()
-        return states
+        started = dict(zip(distinct, states, strict=True))
+        return [_asked(started[of], job.target) for of, job in zip(contents, jobs, strict=True)]
 
     def step(self, states: Any) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         """One iteration of every slot.
 
         Returns:
             The states, which take the place of the old ones in memory; and of each slot `stopped`
-            and |y^ - target|. Nothing waits for the devices.
+            and how far y^ is from what counts. Nothing waits for the devices.
         """
         return self._step(self.params, states)
 
@@ -244,15 +255,17 @@ def _full_precision(mesh: Mesh) -> contextlib.AbstractContextManager:
 def _lower_init(
     method: Method, params: Any, image_shape: tuple[int, ...], slots: int, mesh: Mesh
 ) -> jax.stages.Lowered:
-    def init(params: Any, images: Any, targets: Any, ids: Any, key: Any) -> Any:
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
-        return jax.vmap(method.init, in_axes=(None, 0, 0, 0))(params, images, targets, keys)
+    def start(params: Any, image: Any, allowed: Any, id: Any, key: Any) -> Any:
+        query = Query.of(image, 0.0, allowed)  # what is asked for comes later
+        return method.init(params, query, jax.random.fold_in(key, id))
+
+    init = jax.vmap(start, in_axes=(None, 0, 0, 0, None))
 
     one, many = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     return jax.jit(init, in_shardings=(one, many, many, many, one), out_shardings=many).lower(
         params,
         jax.ShapeDtypeStruct((slots, *image_shape), np.float32),
-        jax.ShapeDtypeStruct((slots,), np.float32),
+        jax.ShapeDtypeStruct((slots, *image_shape[:2], 1), np.float32),
         jax.ShapeDtypeStruct((slots,), np.uint32),
         jax.eval_shape(lambda: jax.random.PRNGKey(0)),
     )
@@ -263,7 +276,7 @@ def _jit_step(method: Method, mesh: Mesh) -> jax.stages.Wrapped:
         states = jax.vmap(method.step, in_axes=(None, 0))(params, states)
         result = states.result
         y_hat = jax.vmap(lambda curve, n: curve[n - 1])(result.curve, result.iterations)
-        return states, (states.stopped, jnp.abs(y_hat - states.target))
+        return states, (states.stopped, jax.vmap(Query.distance)(states.query, y_hat))
 
     one, many = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     return jax.jit(
@@ -277,6 +290,12 @@ def _shapes(states: Any, slots: int | None = None) -> Any:
         lambda leaf: jax.ShapeDtypeStruct((slots or leaf.shape[0], *leaf.shape[1:]), leaf.dtype),
         states,
     )
+
+
+def _asked(state: Any, target: Target) -> Any:
+    """A started state, asked for a target."""
+    accept, aim = bounds(target, float(state.result.y_initial))
+    return state.replace(query=state.query.replace(accept=accept, aim=aim))
 
 
 def _put(states: Any, state: Any, slot: int) -> Any:

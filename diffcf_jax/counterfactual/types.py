@@ -26,6 +26,48 @@ class Stop(enum.IntEnum):
 
 
 @flax.struct.dataclass
+class Query:
+    """What one search is asked for.
+
+    Attributes:
+        image: the input x [H, W, C] in [0, 1].
+        allowed: [H, W, 1], 1 where the image may change; elsewhere it stays to the last bit.
+        accept: [2], the lowest and the highest prediction that counts; equal for one number, both
+            infinite where no prediction is far enough.
+        aim: [2], what the solver steps towards: the value between these that is nearest to y.
+    """
+
+    image: Array
+    allowed: Array
+    accept: Array
+    aim: Array
+
+    @classmethod
+    def of(cls, image: Array, target: Array | float, allowed: Array | None = None) -> "Query":
+        """Return the query for one number."""
+        target = jnp.full(2, target, image.dtype)
+        allowed = jnp.ones_like(image[..., :1]) if allowed is None else allowed
+        return cls(image, allowed, target, target)
+
+    def distance(self, y: Array) -> Array:
+        """How far y is from what counts: 0 inside a range."""
+        return jnp.abs(jnp.clip(y, *self.accept) - y)
+
+    def met(self, y: Array, threshold: Array | float) -> Array:
+        """Whether y counts: within the threshold of a number, or inside a range."""
+        distance = self.distance(y)
+        return jnp.where(self.accept[0] < self.accept[1], distance <= 0, distance <= threshold)
+
+    def miss(self, y: Array) -> Array:
+        """clip(y, aim) - y, how far and in which direction y is to move; its derivative is -1."""
+        return jax.lax.stop_gradient(jnp.clip(y, *self.aim)) - y
+
+    def inside(self, image: Array) -> Array:
+        """The image where it may change, and the input elsewhere."""
+        return jnp.where(self.allowed > 0, image, self.image)
+
+
+@flax.struct.dataclass
 class Counterfactual:
     """The result for one image.
 
@@ -35,12 +77,12 @@ class Counterfactual:
         y_initial: regressor(input).
         y_reconstruction: regressor(reconstruction).
         y_final: regressor(image).
-        success: |y_final - target| <= threshold.
+        success: |y_final - target| <= threshold, or y_final lies in the range that was asked for.
         stop: why the search ended, a `Stop`.
         iterations: optimisation steps done.
         curve: [largest number of iterations] the prediction that each step saw; NaN after the
             last one.
-        mask: [H, W, 1], 1 where the input was kept (AC-RE); 0 everywhere for Diff-AE-RE.
+        mask: [H, W, 1], 1 where the input was kept: by AC-RE, and by a mask.
     """
 
     image: Array
@@ -59,11 +101,14 @@ class State(Protocol):
     """What continuous batching needs to know of a method's state.
 
     Attributes:
+        query: what the search is asked for; its `accept` and `aim` may be exchanged before the
+            first step, for `init` looks at neither.
         stopped: the criterion is met or the iterations are used up; `finish` decides.
         done: `finish` has accepted the result.
         result: what to hand out once done.
     """
 
+    query: Query
     stopped: Array
     done: Array
     result: Counterfactual
@@ -84,8 +129,8 @@ class Method(Protocol):
     iterations: int
     loop_length: int
 
-    def init(self, params: Any, image: Array, target: Array, key: Array) -> State:
-        """Starts an image [H, W, C] in [0, 1] with its target."""
+    def init(self, params: Any, query: Query, key: Array) -> State:
+        """Starts an image; `accept` and `aim` of its query decide nothing here."""
 
     def step(self, params: Any, state: State) -> State:
         """One iteration; a stopped state passes through unchanged."""
@@ -112,6 +157,25 @@ def quantize(image: Array) -> Array:
 def select(condition: Array, yes: Any, no: Any) -> Any:
     """Chooses between two trees of equal structure by a scalar condition."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def advance(state: Any, moved: Any) -> Any:
+    """The state after a step: `moved`, or the old one where it has stopped.
+
+    Where the input itself lies in the range that was asked for, the first step ends the search
+    with it. `init` leaves the input as it would be saved in `result`, with its prediction.
+    """
+    start, (low, high) = state.result, state.query.accept
+    inside = (start.iterations == 0) & (low < high) & state.query.met(start.y_final, 0)
+    yes = jnp.ones((), bool)
+    kept = start.replace(
+        success=yes,
+        stop=jnp.full_like(start.stop, Stop.TARGET),
+        reconstruction=moved.result.reconstruction,
+        y_reconstruction=moved.result.y_reconstruction,
+    )
+    kept = state.replace(stopped=yes, done=yes, result=kept)
+    return select(state.stopped, state, select(inside, kept, moved))
 
 
 def stop_code(no_prediction: Array) -> Array:

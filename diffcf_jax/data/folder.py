@@ -99,18 +99,22 @@ def refuse_inside(folder: pathlib.Path, workdir: pathlib.Path) -> None:
         )
 
 
-def list_images(folder: pathlib.Path) -> list[str]:
+def list_images(folder: pathlib.Path, key: str = "config.data.path") -> list[str]:
     """Return the sorted posix names of the images in a folder and in the folders below it.
 
     Files count by their suffix (`SUFFIXES`, in any case); hidden files and folders do not. Links to
     files and folders are followed, except to a folder that holds the link itself.
+
+    Args:
+        folder: to look into.
+        key: of the config that named it, for the message.
 
     Raises:
         UserError: no such folder, no image in it, a name that is not UTF-8.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {what}: set --config.data.path to a folder of images")
+        raise UserError(f"{folder} {what}: set --{key} to a folder of images")
     names = [
         posixpath.join(prefix, name)
         for prefix, _, files in _walk(folder)
@@ -119,8 +123,7 @@ def list_images(folder: pathlib.Path) -> list[str]:
     ]
     if not names:
         raise UserError(
-            f"{folder} holds no image ({', '.join(SUFFIXES)}): set --config.data.path to a folder "
-            "of images"
+            f"{folder} holds no image ({', '.join(SUFFIXES)}): set --{key} to a folder of images"
         )
     for name in names:
         if not _is_unicode(name):

@@ -69,6 +69,24 @@ def load_image(path: str | os.PathLike, image_size: int, convert: bool = False) 
     )
 
 
+def shown_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Return width and height of an image file, turned as its EXIF data says.
+
+    Raises:
+        UserError: the file is missing or unreadable.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path} does not exist or is not a regular file: check the name")
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+            return image.size[::-1] if turned else image.size
+    except Exception as error:  # see `load_image`
+        raise UserError(
+            f"{path} cannot be read as an image ({_reason(error)}): replace or remove the file"
+        ) from error
+
+
 def to_square_rgb(image: Image.Image, image_size: int) -> np.ndarray:
     """Convert an image as `load_image` does: uint8 [image_size, image_size, 3]."""
     image = to_srgb(ImageOps.exif_transpose(image))

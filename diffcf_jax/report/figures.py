@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffcf_jax.report.template import macros
+from diffcf_jax.target import ends, nearest
 
 _FOLDER = Path(__file__).parent
 
@@ -34,13 +35,16 @@ def heatmap(image: np.ndarray, counterfactual: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.stack([red, 1 - np.abs(d), blue], axis=-1)).astype(np.uint8)
 
 
-def curve_svg(curve: Sequence[float | None], target: float, threshold: float | None = None) -> str:
+def curve_svg(
+    curve: Sequence[float | None], target: float | str, threshold: float | None = None
+) -> str:
     """Optimisation curve: the prediction at each iteration on its way to the target.
 
     Args:
         curve: predictions; None where one was not finite.
-        target: drawn as a dashed line.
-        threshold: half height of the band around the target that counts as success.
+        target: a number is drawn as a dashed line, a range as a band whose nearer end is dashed;
+            min and max are not drawn.
+        threshold: half height of the band around a number that counts as success.
 
     Returns:
         An <svg> element; empty text when no prediction is known.
@@ -49,8 +53,10 @@ def curve_svg(curve: Sequence[float | None], target: float, threshold: float | N
     known = [(i, y) for i, y in enumerate(curve) if y is not None]
     if not known:
         return ""
-    band = threshold or 0.0
-    values = [y for _, y in known] + [target - band, target + band]
+    bounds, level = ends(target), nearest(known[0][1], target)
+    if bounds and bounds[0] == bounds[1]:
+        bounds = target - (threshold or 0.0), target + (threshold or 0.0)
+    values = [y for _, y in known] + list(bounds or ())
     low, high = min(values), max(values)
     span = max(high - low, 1e-3)
     last = max(len(curve) - 1, 1)
@@ -61,11 +67,12 @@ def curve_svg(curve: Sequence[float | None], target: float, threshold: float | N
     def py(y: float) -> float:
         return height - margin - (height - 2 * margin) * (y - low) / span
 
-    upper, lower = py(target + band), py(target - band)
+    band = bounds and (py(bounds[1]), max(py(bounds[0]) - py(bounds[1]), 0))
     end, (_, first) = known[-1], known[0]
     return macros(_FOLDER, "figures").curve(
-        width, height, first, end[1], len(curve), target,
-        band=(upper, max(lower - upper, 0)), level=py(target),
+        width, height, first, end[1], len(curve),
+        target if isinstance(target, str) else f"{target:.3f}",
+        band=band, level=level if level is None else py(level),
         points=_points((px(i), py(y)) for i, y in known), end=(px(end[0]), py(end[1])),
     )  # fmt: skip
 
@@ -75,6 +82,9 @@ def overview_svg(
 ) -> str:
     """Prediction against target, before (hollow) and after (filled), one pair per result.
 
+    The target of a range is that of its values which is nearest to the prediction after; min and
+    max are left out.
+
     Args:
         results: lines of results.jsonl without errors.
         threshold: half height of the band around the diagonal that counts as success.
@@ -83,8 +93,13 @@ def overview_svg(
     Returns:
         An <svg> element; empty text when there is nothing to draw.
     """
-    before = [(r["target"], r["y_initial"]) for r in results if r["y_initial"] is not None]
-    after = [(r["target"], r["y_final"]) for r in results if r["y_final"] is not None]
+    placed = [
+        (nearest(r["target"] if r["y_final"] is None else r["y_final"], r["target"]), r)
+        for r in results
+        if ends(r["target"])
+    ]
+    before = [(x, r["y_initial"]) for x, r in placed if r["y_initial"] is not None]
+    after = [(x, r["y_final"]) for x, r in placed if r["y_final"] is not None]
     if not after:
         return ""
     values = [value for point in before + after for value in point]

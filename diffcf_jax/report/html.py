@@ -16,8 +16,9 @@ from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import curve_svg, overview_svg
 from diffcf_jax.report.template import render
-from diffcf_jax.results.log import RESULTS, image_path, read_results
-from diffcf_jax.results.summary import Interval, distance, read_summary
+from diffcf_jax.results.log import RESULTS, image_path, order_of, read_results
+from diffcf_jax.results.summary import Interval, miss, read_summary
+from diffcf_jax.target import ends
 
 _FOLDER = Path(__file__).parent
 
@@ -74,19 +75,25 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
         UserError: a file is missing or broken, or the folder cannot be written.
     """
     folder = Path(workdir)
-    rows = sorted(read_results(folder), key=lambda row: (row["id"], row["target"] or 0.0))
+    rows = sorted(read_results(folder), key=order_of)
     summary = read_summary(folder)
     config = summary["config"]
     results = [row for row in rows if "error" not in row]
     summary |= {"n": len(results), "errors": len(rows) - len(results)}
     name, threshold = str(config["method"].get("name")), config["method"]["threshold"]
     unit = (config.get("regressor") or {}).get("unit")
-    digits = _digits(row[key] for row in results for key in ("target", "y_initial", "y_final"))
+    digits = _digits(
+        value
+        for row in results
+        for value in (row["y_initial"], row["y_final"], *(ends(row["target"]) or ()))
+    )
 
     def with_unit(number: str, unit: str | None = unit) -> str:
         return f"{number} {unit}" if unit else number
 
-    def number(value: float | None, digits: int = digits) -> str:
+    def number(value: float | str | None, digits: int = digits) -> str:
+        if isinstance(value, str):  # a target
+            return value
         return "–" if value is None else f"{value:.{digits}f}"
 
     band = with_unit(f"{threshold:g}")
@@ -106,7 +113,7 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
         shown=[
             {
                 **row,
-                "distance": distance(row["y_final"], row["target"]),
+                "distance": miss(row["y_final"], row["target"]),
                 "plot": curve_svg(row["curve"], row["target"], threshold),
             }
             for row in results[:limit]

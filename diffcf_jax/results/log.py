@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import inside, read_bytes, short, write_file
 from diffcf_jax.jsonfile import parse_json, strict_json
 from diffcf_jax.shipped import command
+from diffcf_jax.target import Target, ends, plain
 
 RESULTS = "results.jsonl"
 IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask")  # keys that name a file
@@ -40,13 +39,22 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= _LARGEST
 
 
+def _is_target(value: Any) -> bool:
+    if not isinstance(value, str):
+        return _is_number(value)
+    try:
+        return value == plain(value)
+    except ValueError:
+        return False
+
+
 def _is_curve(value: Any) -> bool:
     return isinstance(value, list) and all(y is None or _is_number(y) for y in value)
 
 
-_ERROR_KEYS = {"id": _is_count, "name": _is_text, "target": _is_number, "error": _is_text}
+_ERROR_KEYS = {"id": _is_count, "name": _is_text, "target": _is_target, "error": _is_text}
 _RESULT_KEYS = {
-    **{"id": _is_count, "name": _is_text, "target": _is_number, "y_true": _is_number},
+    **{"id": _is_count, "name": _is_text, "target": _is_target, "y_true": _is_number},
     **{"y_initial": _is_number, "y_reconstruction": _is_number, "y_final": _is_number},
     **{"success": _is_flag, "iterations": _is_count, "reason": _is_text},
     **{"pixel_change": _is_number, "seconds": _is_number, "curve": _is_curve},
@@ -100,16 +108,23 @@ def write_results(workdir: str | Path, rows: Sequence[dict[str, Any]]) -> None:
         path.unlink()
 
 
-def result_key(name: str, target: float) -> tuple[str, float]:
-    """What identifies a result: the input's name, and the target as float32 knows it.
+def result_key(name: str, target: Target) -> tuple[str, float | str]:
+    """What identifies a result: the input's name, and the target as JSON has it (`plain`).
 
-    The target is the shortest decimal that float32 rounds to the same value, so that 0.2 is
+    A number is the shortest decimal that float32 rounds to the same value, so that 0.2 is
     0.2 whether it comes from a config or back from a float32 array.
     """
-    return name, float(str(np.float32(target)))
+    return name, plain(target)
 
 
-def key_of(row: dict[str, Any]) -> tuple[str, float | None]:
+def order_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What rows are sorted by: the input, then numbers and ranges by their ends, then extremes."""
+    target = row["target"]
+    bounds = (0.0, 0.0) if target is None else ends(target)
+    return row["id"], bounds is None, bounds or (0.0, 0.0), str(target)
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, float | str | None]:
     """The key of a row; the target of an error may be None."""
     target = row["target"]
     return (row["name"], None) if target is None else result_key(row["name"], target)

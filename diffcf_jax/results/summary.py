@@ -15,6 +15,7 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.files import write_file
 from diffcf_jax.jsonfile import read_json, strict_json
 from diffcf_jax.shipped import command
+from diffcf_jax.target import ends, nearest
 
 # "mean", "low", "high", "n", and "unit" where the values have one
 Interval = dict[str, float | int | str | None]
@@ -70,17 +71,19 @@ def summarise(
     Returns:
         `n` results and `errors` (inputs without one), `metrics` (name -> `bootstrap_mean`),
         `reasons` (why results did not succeed -> how many), and the arguments. The metrics:
-        success_rate; initial_error |y_initial - target|; final_error |y_final - target|;
+        success_rate; initial_error |y_initial - target|; final_error |y_final - target|, both to
+        the nearer end of a range and 0 inside, all three without the targets min and max;
         reconstruction_gap |y_reconstruction - y_initial|; iterations; pixel_change, the mean
         |x - x'| in [0, 1]; seconds for one image. The second to fourth are in the label's unit.
     """
     results = [row for row in rows if "error" not in row]
-    failures = [row for row in results if not row["success"]]
+    with_end = [row for row in results if ends(row["target"])]
+    failures = [row for row in with_end if not row["success"]]
     reasons = collections.Counter(row["reason"] or "no reason given" for row in failures)
     metrics = {
-        "success_rate": [row["success"] for row in results],
-        "initial_error": [distance(row["y_initial"], row["target"]) for row in results],
-        "final_error": [distance(row["y_final"], row["target"]) for row in results],
+        "success_rate": [row["success"] for row in with_end],
+        "initial_error": [miss(row["y_initial"], row["target"]) for row in with_end],
+        "final_error": [miss(row["y_final"], row["target"]) for row in with_end],
         "reconstruction_gap": [
             distance(row["y_reconstruction"], row["y_initial"]) for row in results
         ],
@@ -226,6 +229,11 @@ def read_engine_figures(workdir: str | Path) -> dict[str, Any] | None:
 def distance(a: float | None, b: float | None) -> float | None:
     """|a - b|, or None where one of them is unknown."""
     return None if a is None or b is None else abs(a - b)
+
+
+def miss(y: float | None, target: float | str) -> float | None:
+    """|y - target|, to the nearer end of a range; None where y is unknown or nothing is the end."""
+    return None if y is None else distance(y, nearest(y, target))
 
 
 def environment() -> dict[str, str]:

@@ -80,7 +80,7 @@ def check_shared(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_complete(
-    workdir: Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, float | None]]
+    workdir: Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, float | str | None]]
 ) -> None:
     """Refuses to call a run done whose processes have left no line for something.
 

@@ -46,6 +46,7 @@ from diffcf_jax.results.log import (
     result_key,
     write_results,
 )
+from diffcf_jax.target import Target, plain
 
 if TYPE_CHECKING:
     from diffcf_jax.counterfactual.types import Counterfactual
@@ -103,7 +104,7 @@ class ResultWriter:
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
-    def finished(self) -> set[tuple[str, float]]:
+    def finished(self) -> set[tuple[str, float | str]]:
         """Keys (`result_key`) of everything that is done and on disk, errors not included."""
         with self._lock:
             return set(self._finished)
@@ -111,7 +112,7 @@ class ResultWriter:
     def save(
         self,
         record: Record,
-        target: float,
+        target: Target,
         counterfactual: "Counterfactual",
         seconds: float,
         reason: str | None = None,
@@ -121,7 +122,7 @@ class ResultWriter:
 
         Args:
             record: the input.
-            target: the value that the counterfactual was to reach, in the label's unit.
+            target: what the counterfactual was to reach, in the label's unit.
             counterfactual: the result; images [H, W, 3] in [0, 1] are rounded to 8 bits.
             seconds: time spent on this image.
             reason: why it did not succeed, one sentence; None when it did.
@@ -148,7 +149,7 @@ class ResultWriter:
         key = (record.name, target)
         # Without the target in its name, a file may be that of an earlier run with another one.
         plain = not self._several_targets and self._owners.get(f"cf/{stem}.png", key) == key
-        own_stem = stem if plain else _fitting(self.workdir, f"{whole}_target_{target!r}")
+        own_stem = stem if plain else _fitting(self.workdir, f"{whole}_target_{target}")
         paths = {}
         for folder, image in images.items():
             shared = folder in ("input", "square_mask")
@@ -180,13 +181,14 @@ class ResultWriter:
         self._append(row)
         return row
 
-    def save_error(self, id: int, name: str, target: float | None, message: str) -> dict[str, Any]:
+    def save_error(self, id: int, name: str, target: Target | None, message: str) -> dict[str, Any]:
         """Writes the line of an input that could not be explained, and returns it.
 
         Raises:
             UserError: the line cannot be written.
         """
-        row = {"id": id, "name": name, "target": _number(target), "error": message}
+        target = None if target is None else plain(target)
+        row = {"id": id, "name": name, "target": target, "error": message}
         self._append(row)
         return row
 

@@ -11,7 +11,7 @@ import numpy as np
 from diffcf_jax import parallel
 from diffcf_jax.chips import TPUS
 from diffcf_jax.counterfactual.programs import compile_step
-from diffcf_jax.counterfactual.types import Method
+from diffcf_jax.counterfactual.types import Method, Query
 from diffcf_jax.errors import UserError
 from diffcf_jax.flops import count_flops
 from diffcf_jax.inputs import (
@@ -137,11 +137,11 @@ def image_flops(
 ) -> tuple[float, float, float]:
     """Returns the FLOPs of `init`, `step` and `finish` for one image, see `count_flops`."""
     image = jax.ShapeDtypeStruct(image_shape, np.float32)
-    target = jax.ShapeDtypeStruct((), np.float32)
+    query = jax.eval_shape(lambda image: Query.of(image, 0.0), image)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(method.init, params, image, target, key)
+    state = jax.eval_shape(method.init, params, query, key)
     return (
-        count_flops(method.init, params, image, target, key),
+        count_flops(method.init, params, query, key),
         count_flops(method.step, params, state),
         count_flops(method.finish, params, state),
     )

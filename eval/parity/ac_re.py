@@ -13,6 +13,7 @@ import numpy as np
 
 from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod, pgd_update
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
+from diffcf_jax.counterfactual.types import Query
 from diffcf_jax.diffusion.sampler import bind, noise_and_denoise, p_sample
 from diffcf_jax.diffusion.schedule import q_sample
 
@@ -79,8 +80,8 @@ class Original:
         def attack(params: Any, x: Array, targets: Array, noises: Array) -> Any:
             nothing = jnp.zeros_like(x[..., :1])
             losses, y, gradients = jax.vmap(
-                self._method.attack_gradient, (None, 0, 0, 1, 0, 0)
-            )(params, x, targets, noises, x, nothing)  # fmt: skip
+                self._method.attack_gradient, (None, 0, 0, 1, 0)
+            )(params, x, jax.vmap(Query.of)(x, targets), noises, nothing)  # fmt: skip
             return losses.mean(), y[:, None], gradients / len(x)
 
         return jax.jit(attack)

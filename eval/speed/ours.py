@@ -73,7 +73,8 @@ def prepare(folder: Path) -> Commands:
     placed = parallel.replicate(params, mesh)
     programs = compile_programs(endless, placed, images.shape[1:], batch, mesh)
     states = programs.empty()
-    for i, state in enumerate(programs.init(list(images[:batch]), list(targets[:batch]), 0)):
+    started = [Job(i, images[i], float(targets[i])) for i in range(batch)]
+    for i, state in enumerate(programs.init(started, 0)):
         states = programs.put(states, state, i)
 
     def iterate() -> None:

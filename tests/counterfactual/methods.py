@@ -9,7 +9,7 @@ import optax
 from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod
 from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod
 from diffcf_jax.counterfactual.events import Job
-from diffcf_jax.counterfactual.types import Counterfactual, Stop, select
+from diffcf_jax.counterfactual.types import Counterfactual, Query, Stop, select
 from diffcf_jax.diffusion.schedule import make_diffusion
 
 SIZE = 16
@@ -81,7 +81,7 @@ def make_jobs(method, params, count=7):
     images = np.random.default_rng(0).uniform(0.2, 0.8, (count, SIZE, SIZE, 3)).astype(np.float32)
 
     def reconstructed(image):
-        state = method.init(params, image, 0.0, jax.random.key(0))
+        state = method.init(params, Query.of(image, 0.0), jax.random.key(0))
         return method.step(params, state).result.y_reconstruction
 
     start = jax.jit(jax.vmap(reconstructed))(images)
@@ -94,8 +94,7 @@ def make_jobs(method, params, count=7):
 
 @flax.struct.dataclass
 class CountingState:
-    x: jax.Array
-    target: jax.Array
+    query: Query
     key: jax.Array
     rejections: jax.Array
     stopped: jax.Array
@@ -111,8 +110,8 @@ class Counting:
 
     iterations = 200
 
-    def init(self, params, image, target, key):
-        zero = jnp.zeros(())
+    def init(self, params, query, key):
+        image, zero = query.image, jnp.zeros(())
         result = Counterfactual(
             image=image,
             reconstruction=image,
@@ -126,14 +125,15 @@ class Counting:
             mask=jnp.ones_like(image[..., :1]),
         )
         no = jnp.zeros((), bool)
-        return CountingState(image, target, key, jnp.zeros((), jnp.int32), no, no, result)
+        return CountingState(query, key, jnp.zeros((), jnp.int32), no, no, result)
 
     def step(self, params, state):
         i = state.result.iterations + 1
-        draw = jax.random.uniform(jax.random.fold_in(state.key, i), state.x.shape)
-        half = (i * 2 == state.target) & (state.rejections == 0)
+        draw = jax.random.uniform(jax.random.fold_in(state.key, i), state.query.image.shape)
+        target = state.query.accept[0]
+        half = (i * 2 == target) & (state.rejections == 0)
         moved = state.replace(
-            stopped=half | (i >= state.target),
+            stopped=half | (i >= target),
             result=state.result.replace(
                 image=state.result.image + params["generator"] * draw,
                 curve=state.result.curve.at[i - 1].set(i),
@@ -144,7 +144,7 @@ class Counting:
         return select(state.stopped, state, moved)
 
     def finish(self, params, state):
-        done = state.stopped & (state.result.iterations >= state.target)
+        done = state.stopped & (state.result.iterations >= state.query.accept[0])
         return state.replace(
             done=done,
             stopped=done,

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod
-from diffcf_jax.counterfactual.types import quantize
+from diffcf_jax.counterfactual.types import Query, quantize
 from diffcf_jax.diffusion.sampler import decode
 from diffcf_jax.diffusion.schedule import make_diffusion
 
@@ -51,9 +51,9 @@ STEP = jax.jit(METHOD.step)
 
 def start(seed=0, shift=0.02, method=METHOD):
     x = jax.random.uniform(jax.random.key(seed), (SIZE, SIZE, 3))
-    state = jax.jit(method.init)(PARAMS, x, 0.0, jax.random.key(0))
+    state = jax.jit(method.init)(PARAMS, Query.of(x, 0.0), jax.random.key(0))
     y_reconstruction = jax.jit(method.step)(PARAMS, state).result.y_reconstruction
-    return state.replace(target=y_reconstruction + shift)
+    return state.replace(query=Query.of(x, y_reconstruction + shift))
 
 
 def equal(a, b):
@@ -70,11 +70,15 @@ def run(state, step=STEP):
 
 def test_init():
     state = start()
-    np.testing.assert_allclose(state.z, encode(PARAMS["generator"], 2 * state.x[None] - 1)[0])
+    np.testing.assert_allclose(
+        state.z, encode(PARAMS["generator"], 2 * state.query.image[None] - 1)[0]
+    )
     np.testing.assert_array_equal(state.z, state.z_0)
     result = state.result
     np.testing.assert_array_equal(result.image, result.reconstruction)
-    np.testing.assert_allclose(result.y_initial, regressor({}, state.x[None])[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        result.y_initial, regressor({}, state.query.image[None])[0], rtol=1e-6
+    )
     assert np.isnan(result.curve).all() and result.curve.shape == (25,)
     assert not result.mask.any() and not result.success
 
@@ -97,7 +101,7 @@ def test_an_image_reaches_its_target_as_it_is_saved():
     saved = np.round(np.asarray(result.image) * 255).astype(np.uint8)
     read = saved.astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(result.image, read)
-    assert abs(regressor({}, read[None])[0] - state.target) <= METHOD.options.threshold
+    assert abs(regressor({}, read[None])[0] - state.query.accept[0]) <= METHOD.options.threshold
     np.testing.assert_allclose(regressor({}, read[None])[0], result.y_final, rtol=1e-6)
     done = int(result.iterations)
     assert done == state.iteration == len(states) - 1
@@ -147,11 +151,11 @@ def test_gradient(distance, space):
     rendered, pullback = jax.vjp(decoded, state.z)
     np.testing.assert_allclose(image, rendered, atol=1e-6)
     y = regressor({}, image[None])[0]
-    difference = state.z - state.z_0 if space == "latent" else image - state.x
+    difference = state.z - state.z_0 if space == "latent" else image - state.query.image
     norm = jnp.abs(difference).sum() if distance == "l1" else jnp.linalg.norm(difference)
     of_difference = jnp.sign(difference) if distance == "l1" else difference / norm
-    np.testing.assert_allclose(value, (y - state.target) ** 2 + 0.01 * norm, rtol=1e-5)
-    of_image = jnp.zeros_like(image).at[..., 0].set(2 * (y - state.target) / SIZE**2)
+    np.testing.assert_allclose(value, (y - state.query.accept[0]) ** 2 + 0.01 * norm, rtol=1e-5)
+    of_image = jnp.zeros_like(image).at[..., 0].set(2 * (y - state.query.accept[0]) / SIZE**2)
     if space == "pixel":
         expected = pullback(of_image + 0.01 * of_difference)[0]
     else:

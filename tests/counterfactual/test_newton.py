@@ -11,7 +11,7 @@ from diffcf_jax.counterfactual.ac_re import ACRENewton, sized_update
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.diffae_re import DiffAERENewton
 from diffcf_jax.counterfactual.events import Finished
-from diffcf_jax.counterfactual.types import Stop
+from diffcf_jax.counterfactual.types import Query, Stop
 from tests.counterfactual import methods
 
 SOLVERS = {"ac-re": ACRENewton, "diffae-re": DiffAERENewton}
@@ -103,7 +103,7 @@ def steep(v, images):
 def test_what_gives_no_step_ends_with_a_reason(name, read, stop):
     method = newton(name, read)
     params, image = methods.variables(), methods.make_image()
-    state = jax.jit(method.init)(params, image, 7.0, jax.random.key(0))
+    state = jax.jit(method.init)(params, Query.of(image, 7.0), jax.random.key(0))
     state = method.finish(params, jax.jit(method.step)(params, state))
     assert state.done and not state.result.success
     assert state.result.stop == stop and state.result.iterations == 1
@@ -124,14 +124,15 @@ def latent_step(state, **options):
 def test_a_slide_comes_nearer_without_leaving_the_target(space):
     method = newton("diffae-re")
     params = methods.variables()
-    start = jax.jit(method.init)(params, methods.make_image(), 0.0, jax.random.key(0))
+    query = Query.of(methods.make_image(), 0.0)
+    start = jax.jit(method.init)(params, query, jax.random.key(0))
     y = jax.jit(method.step)(params, start).result.y_reconstruction
-    start = start.replace(target=y + 0.1)
+    start = start.replace(query=Query.of(query.image, y + 0.1))
 
     def away(state):
         if space == "latent":
             return float(jnp.linalg.norm(state.z - state.z_0))
-        return float(jnp.linalg.norm(state.result.image - state.x))
+        return float(jnp.linalg.norm(state.result.image - state.query.image))
 
     met, *_ = [latent_step(start, slide=0, distance_space=space)[-1]]
     slid = latent_step(start, slide=6, distance_space=space)
