@@ -42,7 +42,8 @@ def test_configs_for_explaining_have_the_same_keys_and_their_own_values(method):
     assert squares.method.keys() == own.method.keys() == faces.method.keys()
     assert (squares.batch_size, own.batch_size, faces.batch_size) == ("16", "4", "auto")
     assert squares.data.to_dict() == {
-        "name": "squares", "path": "", "limit": None, "convert": False
+        "name": "squares", "path": "", "limit": None, "convert": False,
+        "masks": "", "mask": "", "mask_control": "",
     }  # fmt: skip
     assert own.data.convert and faces.data.attribute == "Young"
     assert squares.targets == "" and squares.seed == 0

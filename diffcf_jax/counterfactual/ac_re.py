@@ -370,7 +370,7 @@ class ACRENewton(ACREMethod):
         stalled = state.late & state.progress.stalled(_GIVE_UP) & ~judged.done
         progress = select(state.late, state.progress, Progress.start())
         result = judged.result
-        stuck = state.late & ~result.success & (stalled | judged.done)
+        stuck = ~result.success & judged.progress.stalled(_PATIENCE) & (stalled | judged.done)
         judged = judged.replace(
             progress=progress,
             stopped=judged.stopped | stalled,

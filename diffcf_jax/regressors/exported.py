@@ -24,6 +24,8 @@ def load_exported(path: str | Path) -> Model:
     data = read_bytes(Path(path), limit=None)
     try:
         exported = jax.export.deserialize(bytearray(data))
+    except ImportError:
+        raise UserError(f"{path} can be read with flatbuffers: pip install flatbuffers.") from None
     except Exception as error:  # the format's reader raises many kinds
         raise UserError(
             f"{path} is not what jax.export saves ({type(error).__name__}): write "

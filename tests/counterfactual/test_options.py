@@ -10,6 +10,7 @@ import pytest
 
 from diffcf_jax.checkpoint.network import Network, build_module, init_variables
 from diffcf_jax.counterfactual.methods import method_options
+from diffcf_jax.counterfactual.types import Query
 from diffcf_jax.errors import UserError
 from diffcf_jax.flops import count_flops
 from tests import tiny
@@ -48,11 +49,11 @@ def gradient(name, network, image, **options):
 
     def ac_re(params, image):
         keep = jnp.zeros((64, 64, 1))
-        return method.attack_gradient(params, image, 0.9, noises, image, keep)[1:]
+        return method.attack_gradient(params, image, Query.of(image, 0.9), noises, keep)[1:]
 
     def diffae_re(params, image):
         z = jnp.linspace(-1, 1, 8)
-        state = SimpleNamespace(x=image, x_T=noises[0], z=z, z_0=z, target=0.9)
+        state = SimpleNamespace(query=Query.of(image, 0.9), x_T=noises[0], z=z, z_0=z)
         _, decoded, found = method.latent_gradient(params, state)
         return regressor({}, decoded[None])[0], found
 
