@@ -21,7 +21,7 @@ from diffcf_jax.counterfactual.events import Compiled, Finished, Job
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.programs import compile_programs
-from diffcf_jax.counterfactual.types import Counterfactual
+from diffcf_jax.counterfactual.types import Counterfactual, Query
 from diffcf_jax.diffusion.sampler import bind, noise_and_denoise
 from diffcf_jax.training.augment import augment
 from diffcf_jax.training.config import Augmentation, OptimizerConfig
@@ -122,7 +122,7 @@ def _generate(
 
     def generate(image: jax.Array) -> jax.Array:
         if isinstance(options, DiffAERE):
-            state = method.init(params, image, jnp.zeros(()), jax.random.key(0))
+            state = method.init(params, Query.of(image, 0.0), jax.random.key(0))
             return method.render(params, state.z, state.x_T)
         noises = jnp.zeros((options.tau, *image.shape))
         model = bind(method.denoiser, params["generator"])
