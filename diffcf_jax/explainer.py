@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffcf_jax.cache import keep_compiled_programs
-from diffcf_jax.checkpoint.network import REGRESSORS, Network, fingerprint
+from diffcf_jax.checkpoint.network import Network, fingerprint
 from diffcf_jax.counterfactual.ac_re import ACRE
 from diffcf_jax.counterfactual.batching import Engine
-from diffcf_jax.counterfactual.closure import hoist_constants
 from diffcf_jax.counterfactual.events import Event, Finished, Job, Stepped
 from diffcf_jax.counterfactual.methods import method_options
 from diffcf_jax.counterfactual.options import Options
@@ -29,17 +27,9 @@ from diffcf_jax.inputs import (
     check_targets,
     parse_batch_size,
 )
-from diffcf_jax.regressors import regressor as external
-from diffcf_jax.units import Unit, unit_of
-
-# A trained network, what `load_regressor` returns, a function images -> predictions, or a function
-# of (variables, images) with its variables.
-Regressor = (
-    Network
-    | external.Regressor
-    | Callable[[jax.Array], jax.Array]
-    | tuple[Callable[..., jax.Array], Any]
-)
+from diffcf_jax.regressors.open import AnyRegressor, open_regressor
+from diffcf_jax.regressors.regressor import Regressor
+from diffcf_jax.units import Unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +83,7 @@ class Explainer:
     def __init__(
         self,
         generator: Network,
-        regressor: Regressor,
+        regressor: AnyRegressor,
         method: Options | None = None,
         *,
         unit: Unit | None = None,
@@ -115,7 +105,7 @@ class Explainer:
         self.method = method
         self.seed = int(seed)
         self.image_size = int(generator.description["image_size"])
-        self.unit, apply, self._variables = _open_regressor(regressor, unit, self.image_size)
+        self.unit, apply, self._variables = open_regressor(regressor, unit, self.image_size)
         self._regressor = regressor
         # The methods see what the network predicts, so that their options mean the same for
         # every label.
@@ -249,7 +239,7 @@ class Explainer:
             role: fingerprint(jax.tree.map(np.asarray, variables))
             for role, variables in self.params.items()
         }
-        if isinstance(self._regressor, external.Regressor):
+        if isinstance(self._regressor, Regressor):
             found["regressor"] = self._regressor.fingerprint()
         return found
 
@@ -262,7 +252,7 @@ def explain(
     target: Any,
     *,
     generator: Network,
-    regressor: Regressor,
+    regressor: AnyRegressor,
     method: Options | str = "ac-re",
     unit: Unit | None = None,
     seed: int = 0,
@@ -295,55 +285,3 @@ def explain(
         raise UserError(f"{next(iter(options))} is an option of the method: give it to {method!r}.")
     explainer = Explainer(generator, regressor, method, unit=unit, batch_size=batch_size, seed=seed)
     return explainer.explain(images, target, masks=masks, mask_control=mask_control)
-
-
-def _open_regressor(
-    regressor: Regressor, unit: Unit | None, size: int
-) -> tuple[Unit, Callable[[Any, jax.Array], jax.Array], Any]:
-    """The regressor's unit, its function of (variables, images), and its variables."""
-    if isinstance(regressor, external.Regressor):
-        if unit not in (None, regressor.unit):
-            raise UserError("regressor has a unit of its own: give unit to load_regressor.")
-        regressor.check_size(size)
-        unit, apply, variables = regressor.unit, regressor.apply, regressor.variables
-    elif isinstance(regressor, Network):
-        if regressor.kind not in REGRESSORS:
-            raise UserError(
-                f"regressor is a {regressor.kind}; it must be a network of kind "
-                f"{' or '.join(REGRESSORS)}, or a function."
-            )
-        if regressor.description["image_size"] != size:
-            raise UserError(
-                f"The generator is of {size} pixels and the regressor of "
-                f"{regressor.description['image_size']}; give two networks of one image size."
-            )
-        if unit is None:
-            unit = unit_of(regressor.description, {})
-        apply, variables = regressor.module.apply, regressor.variables
-    elif isinstance(regressor, tuple) and len(regressor) == 2 and callable(regressor[0]):
-        apply, variables = regressor
-        _check_output(lambda x: apply(variables, x), size)
-    elif callable(regressor):
-        _check_output(regressor, size)
-        # The methods read one image at a time, under vmap.
-        shape = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        apply, variables = hoist_constants(regressor, shape)
-    else:
-        raise UserError(
-            f"regressor is of type {type(regressor).__name__}; it must be a network, a function "
-            "images [B, H, W, 3] -> [B], or (apply, variables)."
-        )
-    return unit or Unit(), apply, variables
-
-
-def _check_output(function: Callable[[jax.Array], jax.Array], size: int) -> None:
-    out = jax.eval_shape(function, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))
-    if getattr(out, "shape", None) != (2,):
-        raise UserError(
-            f"regressor returns {out} for two images; it must return one number for each."
-        )
-    if not jnp.issubdtype(out.dtype, jnp.floating):
-        raise UserError(
-            f"regressor returns numbers of type {out.dtype}; it must return floats, which have a "
-            "gradient."
-        )

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod, pgd_update
+from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
+from diffcf_jax.counterfactual.signed_steps import pgd_update
 from diffcf_jax.counterfactual.types import Query
 from diffcf_jax.diffusion.sampler import bind, noise_and_denoise, p_sample
 from diffcf_jax.diffusion.schedule import q_sample

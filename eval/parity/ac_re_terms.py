@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffcf_jax.counterfactual.ac_re import pgd_update
 from diffcf_jax.counterfactual.losses import l1, l2
+from diffcf_jax.counterfactual.signed_steps import pgd_update
 
 from .ac_re import masks_of
 from .golden import Golden

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod, pgd_update
+from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod
+from diffcf_jax.counterfactual.signed_steps import pgd_update
 from diffcf_jax.counterfactual.types import Query
 from diffcf_jax.diffusion.schedule import make_diffusion
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.counterfactual.ac_re import ACRENewton, sized_update
+from diffcf_jax.counterfactual.ac_re import ACRENewton
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.diffae_re import DiffAERENewton
 from diffcf_jax.counterfactual.events import Finished
+from diffcf_jax.counterfactual.signed_steps import sized_update
 from diffcf_jax.counterfactual.types import Query, Stop
 from tests.counterfactual import methods
 
