@@ -42,13 +42,8 @@ from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.regressors import load
 from diffcf_jax.results.log import image_path, read_results
-from diffcf_jax.results.summary import (
-    Interval,
-    bootstrap_mean,
-    metrics_csv,
-    read_summary,
-    with_unit,
-)
+from diffcf_jax.results.statistics import Interval, bootstrap_mean
+from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
 from diffcf_jax.target import nearest
 from diffcf_jax.units import Unit, unit_of
 
@@ -92,6 +87,7 @@ def evaluate(
     predict = load_regressor(regressor, config.get("regressor"))
     predict_oracle = None if oracle is None else load_regressor(oracle, config.get("oracle"))
     values = measure(folder, explained, threshold, predict, predict_oracle)
+    images = [row["name"] for row in explained]
     changes = values.pop("change_of_prediction")
     unit = config.get("regressor", {}).get("unit")
     summary = {
@@ -102,7 +98,9 @@ def evaluate(
         "regressor": str(regressor),
         "oracle": None if oracle is None else str(oracle),
         "largest_change_of_prediction": max(changes, default=None),
-        "metrics": with_unit({k: bootstrap_mean(x) for k, x in values.items()}, IN_UNIT, unit),
+        "metrics": with_unit(
+            {name: bootstrap_mean(x, images) for name, x in values.items()}, IN_UNIT, unit
+        ),
     }
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
