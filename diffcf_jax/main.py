@@ -22,7 +22,8 @@ from diffcf_jax.errors import UserError
 _COMMANDS = {
     "explain": ("diffcf_jax.main:explain", "Explain images: search counterfactuals for them."),
     "train": ("diffcf_jax.main:train", "Train a generator, a regressor or an oracle."),
-    "evaluate": ("diffcf_jax.eval.metrics:main", "Measure the results of a finished run."),
+    "evaluate": ("diffcf_jax.eval.metrics.__main__:main", "Measure the results of a finished run."),
+    "compare": ("diffcf_jax.eval.metrics.compare:main", "Compare measured runs, image by image."),
     "check-regressor": (
         "diffcf_jax.regressors.command:main",
         "Check how a regressor of any format is read.",

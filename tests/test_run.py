@@ -20,7 +20,9 @@ from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked
-from eval.metrics import measure
+from eval.metrics.batch import batches
+from eval.metrics.evaluate import Plan, measure
+from eval.metrics.regressor import validity
 from tests import explaining, tiny
 from tests.counterfactual import methods
 
@@ -120,8 +122,10 @@ def test_ranges_and_masks_on_disk(tmp_path, config):
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["metrics"]["success_rate"]["n"] == 4  # an extreme is no success or failure
     assert "-2..-1" in report.read_text() and ">max<" in report.read_text()
-    values = measure(
-        tmp_path / "out", rows, 0.05, lambda images: np.full(len(images), -1.5, np.float32)
+    _, values, _ = measure(
+        batches(tmp_path / "out", rows, masks=False),
+        lambda images: np.full(len(images), -1.5, np.float32),
+        Plan([validity(0.05)]),
     )
     by_target = dict(zip((row["target"] for row in rows), values["final_error"], strict=True))
     assert by_target["-2..-1"] == 0 and np.isnan(by_target["max"])
