@@ -24,6 +24,8 @@ _COMMANDS = {
     "train": ("diffcf_jax.main:train", "Train a generator, a regressor or an oracle."),
     "evaluate": ("diffcf_jax.eval.metrics.__main__:main", "Measure the results of a finished run."),
     "compare": ("diffcf_jax.eval.metrics.compare:main", "Compare measured runs, image by image."),
+    "ablate": ("diffcf_jax.eval.protocols.ablate:main", "Try other values of a config's keys."),
+    "paper": ("diffcf_jax.eval.protocols.paper:main", "Reproduce a table of the paper."),
     "check-regressor": (
         "diffcf_jax.regressors.command:main",
         "Check how a regressor of any format is read.",
