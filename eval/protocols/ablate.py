@@ -1,6 +1,6 @@
-"""Explains and measures with other values of a config's keys, one key at a time.
+r"""Explains and measures with other values of a config's keys, one key at a time.
 
-    diffcf ablate --config squares_acre --workdir ablation --config.data.limit=64 \\
+    diffcf ablate --config squares_acre --workdir ablation --config.data.limit=64 \
         --sweep "method.tau=1,3,5,10; method.threshold=0.02,0.05"
 
 makes one run per value in a folder of its own, measures it as `diffcf evaluate` does, and draws
