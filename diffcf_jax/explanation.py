@@ -176,7 +176,7 @@ class Explanation:
         try:
             import pandas
         except ImportError:
-            raise UserError("to_dataframe needs pandas: pip install pandas.") from None
+            raise UserError("to_dataframe needs pandas: pip install 'diffcf_jax[plot]'.") from None
         columns = ("y_initial", "y_reconstruction", "y_final", "success", "reason", "iterations")
         return pandas.DataFrame(
             {"name": self.names, "target": [plain(t) for t in self.target]}
