@@ -1,6 +1,6 @@
 """Metrics of a finished run, measured on the saved PNG files.
 
-    diffcf evaluate --results OUT [--regressor DIR] [--oracle DIR]
+    diffcf evaluate --results OUT [--regressor DIR] [--oracle DIR] [--oracles DIR,DIR]
     python -m eval.metrics --results OUT                              (the same in a clone)
 
 prints a table and writes OUT/metrics.json and OUT/metrics.csv. What is measured is what the user
@@ -16,7 +16,8 @@ gets: the networks see the images as they were saved, not as they were in memory
     oracle_error              |oracle(x') - target|
     oracle_success_rate       |oracle(x') - target| <= threshold
 
-The oracle is a second regressor, trained independently. Errors are in the label's unit, which the
+The oracle is a second regressor, trained independently. Each of several oracles has its own three
+metrics, which begin with its name. Errors are in the label's unit, which the
 config of the run or the checkpoint names. To a range they are 0 inside and else the distance to the
 nearer end; the targets min and max are in no mean of success or error. Inputs that could not be
 explained are in none of the means; results that did not succeed are in all of them.
@@ -25,22 +26,19 @@ explained are in none of the means; results that did not succeed are in all of t
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
 from diffcf_jax import cli, shipped
-from diffcf_jax.checkpoint.network import REGRESSORS
-from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.squares import background_color, inner_square_color
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
-from diffcf_jax.regressors import load
+from diffcf_jax.regressors.readings import Oracles, Predict, oracle_sections, predictor, spec_of
 from diffcf_jax.results.log import image_path, read_results
 from diffcf_jax.results.summary import (
     Interval,
@@ -50,17 +48,15 @@ from diffcf_jax.results.summary import (
     with_unit,
 )
 from diffcf_jax.target import nearest
-from diffcf_jax.units import Unit, unit_of
 
 BATCH_SIZE = 64
-IN_UNIT = ("final_error", "oracle_mae", "oracle_error")
-
-# Images [B, H, W, 3] float32 in [0, 1], B at most BATCH_SIZE, to predictions [B].
-Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def evaluate(
-    results: str | Path, regressor: str | Path | None = None, oracle: str | Path | None = None
+    results: str | Path,
+    regressor: str | Path | None = None,
+    oracle: str | Path | None = None,
+    oracles: Oracles | None = None,
 ) -> dict[str, Any]:
     """Measures a results folder and writes metrics.json and metrics.csv into it.
 
@@ -69,9 +65,10 @@ def evaluate(
         regressor: network directory; None: the one in the run's config.
         oracle: network directory; None: the one in the run's config; without one the oracle's
             metrics are left out.
+        oracles: more of them, see `oracle_sections`; None: those in the run's config.
 
     Returns:
-        `metrics` (name -> `bootstrap_mean`), `n`, `errors`, `unit`, `threshold`, the two
+        `metrics` (name -> `bootstrap_mean`), `n`, `errors`, `unit`, `threshold`, the
         checkpoints, and `largest_change_of_prediction`: max |regressor(x') - y_final in
         results.jsonl|.
 
@@ -85,24 +82,28 @@ def evaluate(
     if not explained:
         raise UserError(f"{folder} holds no counterfactual: there is nothing to measure")
     threshold = config["method"]["threshold"]
-    regressor = regressor or _checkpoint(config, "regressor")
-    if regressor is None:
+    regressor = regressor or spec_of(_section(config, "regressor"))
+    if not regressor:
         raise UserError(f"the config of {folder} names no regressor.checkpoint: give --regressor")
-    oracle = oracle or _checkpoint(config, "oracle")
-    predict = load_regressor(regressor, config.get("regressor"))
-    predict_oracle = None if oracle is None else load_regressor(oracle, config.get("oracle"))
-    values = measure(folder, explained, threshold, predict, predict_oracle)
+    oracle = oracle or spec_of(_section(config, "oracle"))
+    sections = {"oracle": {**_section(config, "oracle"), "model": oracle}} if oracle else {}
+    sections |= oracle_sections(config.get("oracles") or "" if oracles is None else oracles)
+    predict = predictor(regressor, config.get("regressor"), BATCH_SIZE)
+    judges = {name: predictor(spec_of(s), s, BATCH_SIZE) for name, s in sections.items()}
+    values = measure(folder, explained, threshold, predict, judges)
     changes = values.pop("change_of_prediction")
     unit = config.get("regressor", {}).get("unit")
+    in_unit = ["final_error", *(f"{name}_{what}" for name in judges for what in ("mae", "error"))]
     summary = {
         "n": len(explained),
         "errors": len(rows) - len(explained),
         "unit": unit,
         "threshold": threshold,
         "regressor": str(regressor),
-        "oracle": None if oracle is None else str(oracle),
+        "oracle": str(oracle) if oracle else None,
+        "oracles": {name: spec_of(s) for name, s in sections.items() if name != "oracle"},
         "largest_change_of_prediction": max(changes, default=None),
-        "metrics": with_unit({k: bootstrap_mean(x) for k, x in values.items()}, IN_UNIT, unit),
+        "metrics": with_unit({k: bootstrap_mean(x) for k, x in values.items()}, in_unit, unit),
     }
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
@@ -114,7 +115,7 @@ def measure(
     rows: Sequence[Mapping[str, Any]],
     threshold: float,
     predict: Predict,
-    predict_oracle: Predict | None = None,
+    oracles: Mapping[str, Predict] | None = None,
 ) -> dict[str, list[float]]:
     """Measures each result.
 
@@ -123,7 +124,7 @@ def measure(
         rows: lines of its results.jsonl without errors.
         threshold: largest distance to the target that counts as success.
         predict: the regressor.
-        predict_oracle: the oracle; None leaves its metrics out.
+        oracles: name -> oracle; the names begin those of its metrics.
 
     Returns:
         Metric -> one value per row, and `change_of_prediction` for the rows with a finite
@@ -150,12 +151,12 @@ def measure(
         add("success_rate", success)
         add("final_error", misses)
         add("iterations", [row["iterations"] for row in batch])
-        if predict_oracle is not None:
-            y_oracle = _predict_files(predict_oracle, folder, batch, images)
-            add("oracle_mae", np.abs(y_oracle - y))
+        for name, judge in (oracles or {}).items():
+            y_oracle = _predict_files(judge, folder, batch, images)
+            add(f"{name}_mae", np.abs(y_oracle - y))
             success, misses = _judge(y_oracle, targets, threshold)
-            add("oracle_error", misses)
-            add("oracle_success_rate", success)
+            add(f"{name}_error", misses)
+            add(f"{name}_success_rate", success)
         known = [(row["y_final"], now) for row, now in zip(batch, y, strict=True)]
         add("change_of_prediction", [abs(now - y) for y, now in known if y is not None])
     return values
@@ -206,56 +207,6 @@ def square_metrics(
     }
 
 
-def load_regressor(directory: str | Path, config: Mapping[str, Any] | None = None) -> Predict:
-    """Loads a regressor as a function that is compiled once, for BATCH_SIZE images.
-
-    Its predictions are in the label's unit: mean + scale * network(images).
-
-    Args:
-        directory: of the network, or any other regressor that `diffcf_jax.load_regressor` reads.
-        config: may hold `unit`, `mean` and `scale`, which come before the checkpoint's, and
-            `preprocess` and `output` of another regressor.
-
-    Raises:
-        UserError: the network directory is missing or broken, or holds no regressor; when called,
-            images of another size than the network's.
-    """
-    config = config or {}
-    if load.is_external(directory):
-        texts = (config.get(key) or "" for key in ("preprocess", "output"))
-        regressor = load.load_regressor(directory, *texts, unit_of({}, config))
-        return _in_batches(regressor.apply, regressor.variables, regressor.unit)
-    network = load_network(directory)
-    if network.kind not in REGRESSORS:
-        raise UserError(f'{directory} holds a "{network.kind}", not a regressor: give another one')
-    size = network.description["image_size"]
-    unit = unit_of(network.description, config)
-    predict_batch = _in_batches(network.module.apply, network.variables, unit)
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        if images.shape[1:] != (size, size, 3):
-            height, width = images.shape[1:3]
-            raise UserError(
-                f"{directory} takes images of {size}x{size} pixels, and these have "
-                f"{width}x{height}: give the regressor of this run"
-            )
-        return predict_batch(images)
-
-    return predict
-
-
-def _in_batches(apply: Callable[..., Any], variables: Any, unit: Unit) -> Predict:
-    """A function of at most BATCH_SIZE images that is compiled once for images of one size."""
-    apply = jax.jit(apply)
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        padded = np.zeros([BATCH_SIZE, *images.shape[1:]], np.float32)
-        padded[: len(images)] = images
-        return unit.denormalise(np.asarray(apply(variables, padded))[: len(images)])
-
-    return predict
-
-
 def format_table(metrics: Mapping[str, Interval]) -> str:
     """The metrics as a table of text."""
     lines = [f"{'metric':<26}{'mean':>10}   {'95% interval':<22}{'n':>6}"]
@@ -287,11 +238,9 @@ def _read_rgb(path: Path) -> np.ndarray:
     return image / 255
 
 
-def _checkpoint(config: Mapping[str, Any], key: str) -> str | None:
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     section = config.get(key)
-    if not isinstance(section, Mapping):
-        return None
-    return section.get("model") or section.get("checkpoint")
+    return section if isinstance(section, Mapping) else {}
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -300,10 +249,14 @@ def _define(values: flags.FlagValues) -> None:
     cli.define_path(
         values, "oracle", "A regressor; without it, the one in the run's config, if any."
     )
+    flags.DEFINE_string(
+        "oracles", None, "More of them, a,b; without it, those in the run's config.",
+        flag_values=values,
+    )  # fmt: skip
 
 
 def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
-    summary = evaluate(args.results, args.regressor, args.oracle)
+    summary = evaluate(args.results, args.regressor, args.oracle, args.oracles)
     print(format_table(summary["metrics"]))
     print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
     print(

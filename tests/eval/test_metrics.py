@@ -15,10 +15,11 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares, inner_mask
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image
+from diffcf_jax.regressors.readings import predictor
 from diffcf_jax.results.log import read_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
-from eval.metrics import BATCH_SIZE, evaluate, format_table, load_regressor, measure, square_metrics
+from eval.metrics import BATCH_SIZE, evaluate, format_table, measure, square_metrics
 from tests import tiny
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "squares" / "io.npz"
@@ -90,7 +91,9 @@ def test_measure_reads_the_saved_files(tmp_path):
         assert 1 <= len(images) <= BATCH_SIZE
         return images[:, 4, 4, 0]
 
-    values = measure(tmp_path, rows, 0.05, read_red, lambda images: read_red(images) + 0.01)
+    values = measure(
+        tmp_path, rows, 0.05, read_red, {"oracle": lambda images: read_red(images) + 0.01}
+    )
     i = np.arange(len(pairs))
     assert values["square_mae"] == pytest.approx(i / 255, abs=1e-7)
     assert values["background_mae"] == pytest.approx(i % 2 / 255, abs=1e-7)
@@ -187,7 +190,7 @@ def test_user_errors(tmp_path):
         evaluate(tmp_path / "none")
     tiny.save(tmp_path / "other", tiny.DDPM)
     with pytest.raises(UserError, match='holds a "ddpm", not a regressor'):
-        load_regressor(tmp_path / "other")
+        predictor(tmp_path / "other", None, BATCH_SIZE)
 
 
 def test_images_from_outside_are_not_measured(tmp_path):
