@@ -35,7 +35,13 @@ from diffcf_jax.inputs import (
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.preemption import termination
 from diffcf_jax.progress import Progress
-from diffcf_jax.regressors.readings import Oracles, Predict, open_oracles, read_both
+from diffcf_jax.regressors.readings import (
+    Oracles,
+    Predict,
+    open_oracles,
+    other_outputs,
+    read_both,
+)
 from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.report.html import write_report
 from diffcf_jax.results.log import read_results, result_key, write_results
@@ -110,7 +116,10 @@ def run(
         wanted = parse_targets(targets)
         networks = load_networks(generator, regressor, oracle)
         explainer = _explainer(method, *networks, regressor, config["batch_size"], seed)
-        readings = open_oracles(oracles, explainer.image_size)
+        readings = {
+            **other_outputs(networks[1]),
+            **open_oracles(oracles, explainer.image_size),
+        }
         unit = explainer.unit
         config["regressor"]["unit"] = unit.name  # of all values in the results
         records = open_data(data, explainer.image_size)

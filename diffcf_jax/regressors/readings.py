@@ -12,6 +12,7 @@ from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.errors import UserError
 from diffcf_jax.regressors import load
+from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.units import Unit, unit_of
 
 # Images [B, H, W, 3] float32 in [0, 1] to predictions [B] in the label's unit.
@@ -68,6 +69,15 @@ def open_oracles(oracles: Oracles, size: int) -> dict[str, Predict]:
         except UserError as error:
             raise UserError(f"config.oracles, {name}: {error}") from None
     return found
+
+
+def other_outputs(regressor: Any) -> dict[str, Predict]:
+    """Return the outputs of a regressor that it holds or reports, by their names."""
+    if not isinstance(regressor, Regressor) or not regressor.output.hold + regressor.output.report:
+        return {}
+    read = _in_batches(regressor.others, regressor.variables, Unit(), 2)
+    columns = regressor.output.hold + regressor.output.report
+    return {f"output {n}": lambda x, i=i: read(x)[:, i] for i, n in enumerate(columns)}
 
 
 def predictor(spec: str | Path, config: Mapping[str, Any] | None, batch_size: int) -> Predict:
