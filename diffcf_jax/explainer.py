@@ -27,7 +27,7 @@ from diffcf_jax.inputs import (
     check_targets,
     parse_batch_size,
 )
-from diffcf_jax.regressors.open import AnyRegressor, open_regressor
+from diffcf_jax.regressors.open import AnyRegressor, held_by, open_regressor
 from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.units import Unit
 
@@ -110,7 +110,7 @@ class Explainer:
         # The methods see what the network predicts, so that their options mean the same for
         # every label.
         scaled = dataclasses.replace(method, threshold=method.threshold / self.unit.scale)
-        self._bound = scaled.bind(generator, apply)
+        self._bound = scaled.bind(generator, apply, held_by(regressor))
         self._engine = Engine(self._bound, self.params, batch_size, self.seed)
 
     @property

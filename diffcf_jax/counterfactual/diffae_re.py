@@ -22,6 +22,7 @@ from diffcf_jax.counterfactual.options import (
     COUNT_OR_ZERO,
     NOT_NEGATIVE,
     POSITIVE,
+    OptionError,
     Options,
     one_of,
     option,
@@ -103,8 +104,15 @@ class DiffAERE(Options):
     learning_rate: float = option(0.002, POSITIVE)
     distance_weight: float = option(0.0, NOT_NEGATIVE)
 
-    def bind(self, generator: Network, regressor: Regressor) -> "DiffAEREMethod":
-        """Return the method for a Diff-AE and a regressor (variables, images) -> predictions."""
+    def bind(
+        self, generator: Network, regressor: Regressor, held: Regressor | None = None
+    ) -> "DiffAEREMethod":
+        """Return the method for a Diff-AE and a regressor (variables, images) -> predictions.
+
+        `held`, (variables, images) -> [B, K], are numbers to keep; only Newton's solver can.
+        """
+        if held is not None and self.solver != "newton":
+            raise OptionError(f"solver={self.solver!r} cannot hold outputs: use newton, or report.")
         module = self._module(generator)
         method = DiffAERENewton if self.solver == "newton" else DiffAEREMethod
         return method(
@@ -115,6 +123,7 @@ class DiffAERE(Options):
             decoding=self._process(generator, "decode_steps", f"ddim{self.decode_steps}"),
             regressor=regressor,
             optimizer=optax.adam(self.learning_rate),
+            held=held,
         )
 
 
@@ -132,6 +141,7 @@ class DiffAEREMethod:
         decoding: the process of the decoding.
         regressor: (variables, images) -> predictions.
         optimizer: of z.
+        held: (variables, images) -> [B, K], what Newton's solver keeps; None: nothing.
     """
 
     options: DiffAERE
@@ -141,6 +151,7 @@ class DiffAEREMethod:
     decoding: Diffusion
     regressor: Regressor
     optimizer: optax.GradientTransformation
+    held: Regressor | None = None
 
     @property
     def iterations(self) -> int:
@@ -267,6 +278,23 @@ class DiffAEREMethod:
         return self.regressor(params["regressor"], image[None])[0]
 
 
+@flax.struct.dataclass
+class NewtonState:
+    """What Newton's solver remembers.
+
+    Attributes:
+        search: for z.
+        merit: of the best image that meets the target; infinite before.
+        slid: iterations since the target was met.
+        kept: [K] what is held reads in the reconstruction; None: nothing is held.
+    """
+
+    search: level_set.LevelSetState
+    merit: Array
+    slid: Array
+    kept: Array | None
+
+
 class DiffAERENewton(DiffAEREMethod):
     """Diff-AE-RE with Newton's steps for z, see `level_set`.
 
@@ -274,15 +302,20 @@ class DiffAERENewton(DiffAEREMethod):
     met, from there on the distance's and the prediction's in turns. Of the images that meet the
     target the one is kept with
     the smallest D + 2 |price (target - y)|, the price being dD/dy along the shortest step: the
-    threshold's near edge is no bargain.
+    threshold's near edge is no bargain. Numbers that are held cost one more gradient through the
+    decoding each, in every iteration.
     """
 
     def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
         state = super().init(params, query, key)
-        return state.replace(
-            opt_state=(level_set.start(state.z), jnp.full((), jnp.inf), jnp.zeros((), jnp.int32))
+        solver = NewtonState(
+            search=level_set.start(state.z),
+            merit=jnp.full((), jnp.inf),
+            slid=jnp.zeros((), jnp.int32),
+            kept=None if self.held is None else self._others(params, query.image),
         )
+        return state.replace(opt_state=solver)
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """One step onto the level set, or along it; ends `slide` iterations after the target.
@@ -290,7 +323,9 @@ class DiffAERENewton(DiffAEREMethod):
         A search also ends where the gradient is 0, and where it no longer comes closer.
         """
         options = self.options
-        search, merit, slid = state.opt_state
+        solver = state.opt_state
+        search, merit = solver.search, solver.merit
+        first = state.iteration == 0
         norm = DISTANCES[options.distance]
 
         image, pullback = jax.vjp(
@@ -312,14 +347,14 @@ class DiffAERENewton(DiffAEREMethod):
             distance, away = jax.value_and_grad(norm)(image - state.query.image)
             (gradient,) = pullback(jnp.where(sloped, away, toward))
             slope = gradient
+        kept, held = self._held(params, solver.kept, first, saved, image, pullback)
         onward, search, price = level_set.move(
-            search, state.z, state.z_0, y, miss, gradient, fresh, slope, sloped, met
+            search, state.z, state.z_0, y, miss, gradient, fresh, slope, sloped, met, held
         )
 
-        first = state.iteration == 0
         value = distance + 2 * jnp.abs(price * miss)
         nearer = jnp.where(met, value < merit, ~found & self._as_near(state, y))
-        slid = slid + found
+        slid = solver.slid + found
         ends = jnp.where(found | met, (slid >= options.slide) | first, search.progress.stalled())
         no_prediction = ~jnp.isfinite(y)
         lost = no_prediction | ~jnp.isfinite(gradient).all()
@@ -339,9 +374,33 @@ class DiffAERENewton(DiffAEREMethod):
         ends = ends | lost | flat
         moved = state.replace(
             z=jnp.where(ends, state.z, onward),
-            opt_state=(search, jnp.where(met, jnp.minimum(value, merit), merit), slid),
+            opt_state=NewtonState(
+                search, jnp.where(met, jnp.minimum(value, merit), merit), slid, kept
+            ),
             iteration=state.iteration + 1,
             stopped=ends | (state.iteration + 1 >= self.iterations),
             result=result,
         )
         return advance(state, moved)
+
+    def _held(
+        self,
+        params: Any,
+        kept: Array | None,
+        first: Array,
+        saved: Array,
+        image: Array,
+        pullback: Callable[..., Any],
+    ) -> tuple[Array | None, level_set.Held | None]:
+        """What the reconstruction reads, and what holds it, with its gradients in z."""
+        if kept is None:
+            return None, None
+        now = self._others(params, saved)
+        kept = jnp.where(first, now, kept)
+        _, of_image = jax.vjp(lambda image: self._others(params, image), image)
+        # One after the other: together they would need the memory of the decoding K times.
+        rows = jax.lax.map(lambda row: pullback(*of_image(row))[0], jnp.eye(len(kept)))
+        return kept, level_set.Held.of(rows, kept - now)
+
+    def _others(self, params: Any, image: Array) -> Array:
+        return self.held(params["regressor"], image[None])[0]

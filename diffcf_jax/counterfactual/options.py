@@ -90,8 +90,14 @@ class Options:
             if not fits(value):
                 raise OptionError(f"{field.name}={value!r} must be {what}.")
 
-    def bind(self, generator: Network, regressor: Regressor) -> Method:
-        """Return the method's three functions for these networks; see `types.Method`."""
+    def bind(
+        self, generator: Network, regressor: Regressor, held: Regressor | None = None
+    ) -> Method:
+        """Return the method's three functions for these networks; see `types.Method`.
+
+        Raises:
+            UserError: the generator does not fit, or the method cannot hold numbers.
+        """
         raise NotImplementedError
 
     def _module(self, generator: Network) -> Any:

@@ -87,6 +87,7 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
         for row in results
         for value in (row["y_initial"], row["y_final"], *(ends(row["target"]) or ()))
     )
+    readings = list(dict.fromkeys(name for row in results for name in row.get("readings", {})))
 
     def with_unit(number: str, unit: str | None = unit) -> str:
         return f"{number} {unit}" if unit else number
@@ -109,7 +110,9 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
         columns=[
             (with_unit(title, f"({unit})" if unit and title in _IN_UNIT else None), *rest)
             for title, *rest in _COLUMNS
-        ],
+        ]
+        + [(name, f"what {name} reads after", "number") for name in readings],
+        readings=readings,
         shown=[
             {
                 **row,

@@ -17,7 +17,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
@@ -117,6 +117,7 @@ class ResultWriter:
         seconds: float,
         reason: str | None = None,
         unit: str | None = None,
+        readings: Mapping[str, Mapping[str, float]] | None = None,
     ) -> dict[str, Any]:
         """Writes the images of a finished input, then its line, and returns that line.
 
@@ -127,6 +128,7 @@ class ResultWriter:
             seconds: time spent on this image.
             reason: why it did not succeed, one sentence; None when it did.
             unit: of the target and all predictions.
+            readings: name -> what an oracle or another output says, `before` and `after`.
 
         Raises:
             UserError: an image holds a value that is not finite, or a file cannot be written.
@@ -178,6 +180,11 @@ class ResultWriter:
             "square_mask": paths.get("square_mask"),
             "curve": _trim_curve(counterfactual.curve),
         }
+        if readings:
+            row["readings"] = {
+                name: {key: _number(y) for key, y in pair.items()}
+                for name, pair in readings.items()
+            }
         self._append(row)
         return row
 

@@ -22,6 +22,7 @@ from diffcf_jax.inputs import (
     parse_method,
 )
 from diffcf_jax.models import cpu
+from diffcf_jax.regressors.open import held_by
 
 from .estimate import Estimate, estimate
 from .traffic import count_bytes
@@ -55,7 +56,7 @@ def compile_for(
     slots = parse_batch_size(batch_size)
     network, reader = abstract_networks(generator, regressor)
     with naming_option():
-        built = parse_method(method).bind(network, apply_of(reader))
+        built = parse_method(method).bind(network, apply_of(reader), held_by(reader))
     params = {"generator": network.variables, "regressor": reader.variables}
     size = network.description["image_size"]
     precision = method.get("precision", "float32")

@@ -1,14 +1,15 @@
 """Metrics of a finished run, measured on the saved PNG files.
 
-    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--regressor DIR] [--oracle DIR]
+    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B]
     python -m eval.metrics --results OUT                              (the same in a clone)
 
 prints a table and writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv. What is
 measured is what the user gets: the networks see the images as they were saved, not as they were in
 memory. `eval/metrics/metric.py` lists all metrics with their definitions.
 
-The oracle is a second regressor, trained independently. Errors are in the label's unit, which the
-config of the run or the checkpoint names. To a range they are 0 inside and else the distance to the
+The oracle is a second regressor, trained independently; each of several has metrics of its own,
+which begin with its name. Errors are in the label's unit, which the config of the run or the
+checkpoint names. To a range they are 0 inside and else the distance to the
 nearer end; the targets min and max are in no mean of success or error. Inputs that could not be
 explained are in none of the means; results that did not succeed are in all of them.
 
@@ -36,10 +37,16 @@ def _define(values: flags.FlagValues) -> None:
     cli.define_path(
         values, "oracle", "A regressor; without it, the one in the run's config, if any."
     )
+    flags.DEFINE_string(
+        "oracles", None, "More of them, a,b; without it, those in the run's config.",
+        flag_values=values,
+    )  # fmt: skip
 
 
 def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
-    summary = evaluate(args.results, args.regressor, args.oracle, args.weights, args.suite)
+    summary = evaluate(
+        args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite
+    )
     print(format_table(summary["metrics"], summary.get("control")))
     for name, needs in summary["not_computed"].items():
         print(f"{name} is not computed: it needs --weights with {needs}")

@@ -15,6 +15,7 @@ from scipy import stats
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import write_file
 from diffcf_jax.jsonfile import strict_json
+from diffcf_jax.regressors.readings import Oracles, oracle_sections, spec_of
 from diffcf_jax.results.log import read_results
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
 from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
@@ -36,6 +37,7 @@ def evaluate(
     results: str | Path,
     regressor: str | Path | None = None,
     oracle: str | Path | None = None,
+    oracles: Oracles | None = None,
     weights: str | Path | None = None,
     suite: str = "paper",
 ) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def evaluate(
         regressor: network directory; None: the one in the run's config.
         oracle: network directory; None: the one in the run's config; without one the oracle's
             metrics are left out.
+        oracles: more of them, see `oracle_sections`; None: those in the run's config.
         weights: a folder of network directories named as in `Metric.needs`; what it lacks is
             listed in `not_computed`.
         suite: "paper", or "full": also how the regressor reacts to small changes of x', distances
@@ -54,7 +57,7 @@ def evaluate(
     Returns:
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
         (the same of a plain attack on the pixels with as many gradients; "full" only), `n`,
-        `errors`, `unit`, `threshold`, the two checkpoints, `not_computed` (name -> what it needs),
+        `errors`, `unit`, `threshold`, the checkpoints, `not_computed` (name -> what it needs),
         and `largest_change_of_prediction`: max |regressor(x') - y_final in results.jsonl|.
 
     Raises:
@@ -67,23 +70,27 @@ def evaluate(
     if not explained:
         raise UserError(f"{folder} holds no counterfactual: there is nothing to measure")
     threshold = config["method"]["threshold"]
-    regressor = regressor or _checkpoint(config, "regressor")
-    if regressor is None:
+    regressor = regressor or spec_of(_section(config, "regressor"))
+    if not regressor:
         raise UserError(f"the config of {folder} names no regressor.checkpoint: give --regressor")
-    oracle = oracle or _checkpoint(config, "oracle")
+    oracle = oracle or spec_of(_section(config, "oracle"))
+    sections = {"oracle": {**_section(config, "oracle"), "model": oracle}} if oracle else {}
+    sections |= oracle_sections(config.get("oracles") or "" if oracles is None else oracles)
     predict = load_judge(regressor, config.get("regressor"))
-    predict_oracle = None if oracle is None else load_judge(oracle, config.get("oracle"))
+    judges = {name: load_judge(spec_of(section), section) for name, section in sections.items()}
     unit = config.get("regressor", {}).get("unit")
     masks = all(row["square_mask"] is not None for row in explained)
-    plan = make_plan(predict, predict_oracle, threshold, masks, weights, suite == "full")
+    plan = make_plan(predict, judges, threshold, masks, weights, suite == "full")
     names = [row["name"] for row in explained]
+    in_unit = {name for name, metric in METRICS.items() if metric.in_unit}
+    in_unit |= {f"{name}_{what}" for name in judges for what in ("mae", "error")}
 
     def figures(values: Mapping[str, np.ndarray], sets: Mapping[str, float]) -> dict[str, Interval]:
         metrics = {name: bootstrap_mean(x, names) for name, x in values.items()}
         for name, x in sets.items():
             value = x if math.isfinite(x) else None
             metrics[name] = {"mean": value, "low": None, "high": None, "n": len(names)}
-        return with_unit(metrics, [k for k in metrics if k in METRICS and METRICS[k].in_unit], unit)
+        return with_unit(metrics, [name for name in metrics if name in in_unit], unit)
 
     y, values, sets = measure(batches(folder, explained, masks), predict, plan)
     iterations = np.array([row["iterations"] for row in explained])
@@ -94,7 +101,8 @@ def evaluate(
         "unit": unit,
         "threshold": threshold,
         "regressor": str(regressor),
-        "oracle": None if oracle is None else str(oracle),
+        "oracle": str(oracle) if oracle else None,
+        "oracles": {name: spec_of(section) for name, section in sections.items()},
         "largest_change_of_prediction": _largest_change(explained, y),
         "metrics": figures(values, sets),
         "not_computed": dict(plan.missing),
@@ -135,7 +143,7 @@ class Plan:
 
 def make_plan(
     predict: Judge,
-    predict_oracle: Judge | None,
+    oracles: Mapping[str, Judge],
     threshold: float,
     masks: bool,
     weights: str | Path | None = None,
@@ -149,8 +157,7 @@ def make_plan(
     networks = load_features(weights)
     measures: list[Measure] = [squares] if masks else []
     measures.append(validity(threshold))
-    if predict_oracle is not None:
-        measures.append(oracle(predict_oracle, threshold))
+    measures += [oracle(name, judge, threshold) for name, judge in oracles.items()]
     measures.append(distances)
     if "identity" in networks:
         measures.append(identity(networks["identity"]))
@@ -260,8 +267,6 @@ def _results_csv(rows: Sequence[Mapping[str, Any]], values: Mapping[str, np.ndar
     return buffer.getvalue()
 
 
-def _checkpoint(config: Mapping[str, Any], key: str) -> str | None:
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     section = config.get(key)
-    if not isinstance(section, Mapping):
-        return None
-    return section.get("model") or section.get("checkpoint")
+    return section if isinstance(section, Mapping) else {}

@@ -10,13 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from diffcf_jax.checkpoint.network import REGRESSORS
-from diffcf_jax.checkpoint.store import load_network
-from diffcf_jax.errors import UserError
-from diffcf_jax.regressors import load
+from diffcf_jax.regressors.readings import Reader, open_reader
 from diffcf_jax.target import nearest
 from diffcf_jax.training.frechet import features
-from diffcf_jax.units import Unit, unit_of
 
 from .batch import Batch, Features, Measure, in_batches, padded
 
@@ -34,13 +30,16 @@ class Judge:
 
     features: Features | None = None
 
-    def __init__(self, apply: Any, variables: Any, unit: Unit, size: int | None, source: str):
-        """Takes `apply(variables, images) -> (y - mean) / scale` and the image size, if fixed."""
-        self._variables, self._unit, self._size, self._source = variables, unit, size, source
-        self._apply = jax.jit(apply)
+    def __init__(self, reader: Reader):
+        """Takes the regressor as it was opened."""
+        self._reader, self._unit, self._variables = reader, reader.unit, reader.variables
+        self._apply = jax.jit(reader.apply)
         self._attack = jax.jit(
-            lambda variables, *arguments: _attack(lambda x: apply(variables, x), *arguments)
+            lambda variables, *arrays: _attack(lambda x: reader.apply(variables, x), *arrays)
         )
+        if network := reader.network:
+            look = jax.jit(lambda variables, x: features(network.module, variables, x))
+            self.features = in_batches(lambda x: look(network.variables, x))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns predictions [B] in the label's unit for images [B, H, W, 3] in [0, 1].
@@ -48,7 +47,7 @@ class Judge:
         Raises:
             UserError: the images are of another size than the network's.
         """
-        self._check_size(images)
+        self._reader.check_size(images)
         y = self._apply(self._variables, padded(images))
         return self._unit.denormalise(np.asarray(y)[: len(images)])
 
@@ -80,41 +79,10 @@ class Judge:
         levels = np.floor(np.asarray(moved)[: len(images)] * 255 + dither)
         return (np.clip(levels, 0, 255) / 255).astype(np.float32)
 
-    def _check_size(self, images: np.ndarray) -> None:
-        height, width = images.shape[1:3]
-        if self._size not in (None, height) or self._size not in (None, width):
-            raise UserError(
-                f"{self._source} takes images of {self._size}x{self._size} pixels, and these have "
-                f"{width}x{height}: give the regressor of this run"
-            )
 
-
-def load_judge(directory: str | Path, config: Mapping[str, Any] | None = None) -> Judge:
-    """Loads a regressor.
-
-    Args:
-        directory: of the network, or any other regressor that `diffcf_jax.load_regressor` reads.
-        config: may hold `unit`, `mean` and `scale`, which come before the checkpoint's, and
-            `preprocess` and `output` of another regressor.
-
-    Raises:
-        UserError: the network directory is missing or broken, or holds no regressor.
-    """
-    config = config or {}
-    if load.is_external(directory):
-        texts = (config.get(key) or "" for key in ("preprocess", "output"))
-        regressor = load.load_regressor(directory, *texts, unit_of({}, config))
-        return Judge(regressor.apply, regressor.variables, regressor.unit, None, str(directory))
-    network = load_network(directory)
-    if network.kind not in REGRESSORS:
-        raise UserError(f'{directory} holds a "{network.kind}", not a regressor: give another one')
-    judge = Judge(
-        network.module.apply, network.variables, unit_of(network.description, config),
-        network.description["image_size"], str(directory),
-    )  # fmt: skip
-    apply = jax.jit(lambda variables, x: features(network.module, variables, x))
-    judge.features = in_batches(lambda x: apply(network.variables, x))
-    return judge
+def load_judge(spec: str | Path, config: Mapping[str, Any] | None = None) -> Judge:
+    """Loads a regressor, see `open_reader`."""
+    return Judge(open_reader(spec, config))
 
 
 def validity(threshold: float) -> Measure:
@@ -127,16 +95,16 @@ def validity(threshold: float) -> Measure:
     return measure
 
 
-def oracle(predict: Features, threshold: float) -> Measure:
-    """What a second regressor, trained independently, reads: oracle_mae, _error, _success_rate."""
+def oracle(name: str, predict: Features, threshold: float) -> Measure:
+    """What a second regressor, trained independently, reads: NAME_mae, _error, _success_rate."""
 
     def measure(batch: Batch, y: np.ndarray) -> Mapping[str, np.ndarray]:
         y_oracle = predict(batch.images)
         success, misses = judged(y_oracle, batch.targets, threshold)
         return {
-            "oracle_mae": np.abs(y_oracle - y),
-            "oracle_error": misses,
-            "oracle_success_rate": success,
+            f"{name}_mae": np.abs(y_oracle - y),
+            f"{name}_error": misses,
+            f"{name}_success_rate": success,
         }
 
     return measure

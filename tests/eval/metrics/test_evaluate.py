@@ -95,7 +95,7 @@ def test_measure_reads_the_saved_files(tmp_path):
         assert 1 <= len(images) <= BATCH_SIZE
         return images[:, 4, 4, 0]
 
-    plan = Plan([squares, validity(0.05), oracle(lambda x: read_red(x) + 0.01, 0.05)])
+    plan = Plan([squares, validity(0.05), oracle("oracle", lambda x: read_red(x) + 0.01, 0.05)])
     y, values, sets = measure(batches(tmp_path, rows, masks=True), read_red, plan)
     i = np.arange(len(pairs))
     assert values["square_mae"] == pytest.approx(i / 255, abs=1e-7)
