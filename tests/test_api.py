@@ -26,7 +26,7 @@ from diffcf_jax.explanation import stop_reason
 from tests import tiny
 from tests.counterfactual import methods
 
-OPTIONS = {"iterations": 15, "step_size": 0.02, "tau": 2}
+OPTIONS = {"iterations": 15, "tau": 2}
 
 
 def mean_red(images):

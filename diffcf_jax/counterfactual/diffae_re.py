@@ -97,11 +97,11 @@ class DiffAERE(Options):
     decode_steps: int = option(10, COUNT)
     solver: str = option("newton", one_of(("newton", "adam")))
     iterations: int = option(200, COUNT)
-    slide: int = option(3, COUNT_OR_ZERO)
+    slide: int = option(3, COUNT_OR_ZERO, solver="newton")
     distance: str = option("l2", one_of(tuple(DISTANCES)))
     distance_space: str = option("pixel", one_of(("latent", "pixel")))
-    learning_rate: float = option(0.002, POSITIVE)
-    distance_weight: float = option(0.0, NOT_NEGATIVE)
+    learning_rate: float = option(0.002, POSITIVE, solver="adam")
+    distance_weight: float = option(0.0, NOT_NEGATIVE, solver="adam")
 
     def bind(self, generator: Network, regressor: Regressor) -> "DiffAEREMethod":
         """Return the method for a Diff-AE and a regressor (variables, images) -> predictions."""
