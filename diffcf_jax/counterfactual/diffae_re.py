@@ -141,6 +141,7 @@ class DiffAEREMethod:
     decoding: Diffusion
     regressor: Regressor
     optimizer: optax.GradientTransformation
+    shares_first_step: ClassVar[bool] = False
 
     @property
     def iterations(self) -> int:
@@ -267,6 +268,46 @@ class DiffAEREMethod:
         return self.regressor(params["regressor"], image[None])[0]
 
 
+@flax.struct.dataclass
+class NewtonState:
+    """What Newton's solver remembers, `DiffAEREState.opt_state`.
+
+    Attributes:
+        search: for the level set.
+        merit: of the image that is kept, infinite until one meets the target.
+        slid: iterations since the target was met.
+        read: whether the reconstruction has been read.
+        gradient: of the prediction for it [D].
+    """
+
+    search: level_set.LevelSetState
+    merit: Array
+    slid: Array
+    read: Array
+    gradient: Array
+
+
+@flax.struct.dataclass
+class Reading:
+    """What one iteration computes at z; the rest of a step is cheap.
+
+    Attributes:
+        image: as it would be saved [H, W, C].
+        y: the prediction for it.
+        distance: D, from the input.
+        gradient: of y [D], where `fresh`.
+        slope: of D [D], where `sloped`.
+    """
+
+    image: Array
+    y: Array
+    distance: Array
+    gradient: Array
+    slope: Array
+    fresh: Array
+    sloped: Array
+
+
 class DiffAERENewton(DiffAEREMethod):
     """Diff-AE-RE with Newton's steps for z, see `level_set`.
 
@@ -277,50 +318,88 @@ class DiffAERENewton(DiffAEREMethod):
     threshold's near edge is no bargain.
     """
 
+    shares_first_step: ClassVar[bool] = True
+
     def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
         state = super().init(params, query, key)
+        z = state.z
         return state.replace(
-            opt_state=(level_set.start(state.z), jnp.full((), jnp.inf), jnp.zeros((), jnp.int32))
+            opt_state=NewtonState(
+                search=level_set.start(z),
+                merit=jnp.full((), jnp.inf),
+                slid=jnp.zeros((), jnp.int32),
+                read=jnp.zeros((), bool),
+                gradient=jnp.zeros_like(z),
+            )
         )
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """One step onto the level set, or along it; ends `slide` iterations after the target.
 
-        A search also ends where the gradient is 0, and where it no longer comes closer.
+        The first call only reads the reconstruction, which is the same for every target. A search
+        also ends where the gradient is 0, and where it no longer comes closer.
         """
-        options = self.options
-        search, merit, slid = state.opt_state
-        norm = DISTANCES[options.distance]
+        newton = state.opt_state
+        latent = jnp.asarray(self.options.distance_space == "latent")
+        reconstruction = Reading(
+            image=state.result.reconstruction,
+            y=state.result.y_reconstruction,
+            distance=jnp.zeros_like(newton.merit),
+            gradient=newton.gradient,
+            slope=jnp.zeros_like(state.z),
+            fresh=jnp.ones((), bool),
+            sloped=latent,
+        )
+        begins = newton.read & (state.iteration == 0)
+        begun = select(begins, self._after(state, reconstruction), state)
+        reading = self._look(params, begun)
+        first = state.replace(
+            opt_state=newton.replace(read=jnp.ones((), bool), gradient=reading.gradient),
+            result=state.result.replace(reconstruction=reading.image, y_reconstruction=reading.y),
+        )
+        return select(newton.read | state.stopped, self._after(begun, reading), first)
 
+    def _look(self, params: Any, state: DiffAEREState) -> Reading:
+        """Decodes z, reads the image, and takes one gradient of either y or D."""
+        norm, query, newton = DISTANCES[self.options.distance], state.query, state.opt_state
         image, pullback = jax.vjp(
-            lambda z: state.query.inside(self.render(params, z, state.x_T)), state.z
+            lambda z: query.inside(self.render(params, z, state.x_T)), state.z
         )
         saved = quantize(image)
         y = self._read(params, saved)
-        miss = state.query.miss(y)
-        met = state.query.met(y, options.threshold)
-        found = jnp.isfinite(merit)  # the target was met before
         toward = jax.grad(lambda image: self._read(params, image))(image)
-        if options.distance_space == "latent":
+        if self.options.distance_space == "latent":
             fresh = sloped = jnp.ones((), bool)
             (gradient,) = pullback(toward)
             distance, slope = jax.value_and_grad(norm)(state.z - state.z_0)
         else:
-            sloped = (found | met) & ~search.sloped
+            met = query.met(y, self.options.threshold)
+            sloped = newton.read & (jnp.isfinite(newton.merit) | met) & ~newton.search.sloped
             fresh = ~sloped
-            distance, away = jax.value_and_grad(norm)(image - state.query.image)
+            distance, away = jax.value_and_grad(norm)(image - query.image)
             (gradient,) = pullback(jnp.where(sloped, away, toward))
             slope = gradient
+        return Reading(saved, y, distance, gradient, slope, fresh, sloped)
+
+    def _after(self, state: DiffAEREState, reading: Reading) -> DiffAEREState:
+        """The state after an iteration that has read this."""
+        newton, y = state.opt_state, reading.y
+        miss = state.query.miss(y)
+        met = state.query.met(y, self.options.threshold)
+        found = jnp.isfinite(newton.merit)  # the target was met before
+        gradient, slope = reading.gradient, reading.slope
         onward, search, price = level_set.move(
-            search, state.z, state.z_0, y, miss, gradient, fresh, slope, sloped, met
-        )
+            newton.search, state.z, state.z_0, y, miss, gradient, reading.fresh, slope,
+            reading.sloped, met,
+        )  # fmt: skip
 
         first = state.iteration == 0
-        value = distance + 2 * jnp.abs(price * miss)
-        nearer = jnp.where(met, value < merit, ~found & self._as_near(state, y))
-        slid = slid + found
-        ends = jnp.where(found | met, (slid >= options.slide) | first, search.progress.stalled())
+        value = reading.distance + 2 * jnp.abs(price * miss)
+        nearer = jnp.where(met, value < newton.merit, ~found & self._as_near(state, y)) | first
+        slid = newton.slid + found
+        over = (slid >= self.options.slide) | first
+        ends = jnp.where(found | met, over, search.progress.stalled())
         no_prediction = ~jnp.isfinite(y)
         lost = no_prediction | ~jnp.isfinite(gradient).all()
         flat = ~found & ~met & (gradient == 0).all()
@@ -328,18 +407,20 @@ class DiffAERENewton(DiffAEREMethod):
         stop = jnp.where(flat, Stop.FLAT, stop)
         stop = jnp.where(lost, stop_code(no_prediction), stop)
         stop = jnp.where(found | met, Stop.TARGET, stop)
-        seen = state.result.replace(image=saved, y_final=y, success=met)
-        result = select(nearer | first, seen, state.result).replace(
+        seen = state.result.replace(image=reading.image, y_final=y, success=met)
+        result = select(nearer, seen, state.result).replace(
             stop=stop,
-            reconstruction=jnp.where(first, saved, state.result.reconstruction),
-            y_reconstruction=jnp.where(first, y, state.result.y_reconstruction),
             curve=state.result.curve.at[state.iteration].set(y),
             iterations=state.iteration + 1,
         )
         ends = ends | lost | flat
         moved = state.replace(
             z=jnp.where(ends, state.z, onward),
-            opt_state=(search, jnp.where(met, jnp.minimum(value, merit), merit), slid),
+            opt_state=newton.replace(
+                search=search,
+                merit=jnp.where(met, jnp.minimum(value, newton.merit), newton.merit),
+                slid=slid,
+            ),
             iteration=state.iteration + 1,
             stopped=ends | (state.iteration + 1 >= self.iterations),
             result=result,

@@ -46,6 +46,7 @@ class Programs:
         bytes: memory per device that the largest program needs, params and states included.
         flops: operations of one iteration of one image, every turn of its loops counted.
         seconds: time spent compiling.
+        method: what was compiled.
     """
 
     params: Any
@@ -55,6 +56,7 @@ class Programs:
     bytes: int
     flops: float
     seconds: float
+    method: Method
     _init: jax.stages.Compiled
     _step: jax.stages.Compiled
     _finish: jax.stages.Compiled
@@ -81,7 +83,8 @@ class Programs:
 
         The random key of an image is made from the seed and the image's own content, so that
         neither its place in a folder nor its neighbours in the batch matter. Jobs that differ in
-        their target only are started together, and their states share all arrays but the query's.
+        their target only are started together: they share all that comes before the target
+        matters, with Newton's solvers the first gradient too, and all arrays but the query's.
         """
         contents = [job.content() for job in jobs]
         distinct = dict(zip(contents, jobs, strict=True))
@@ -96,7 +99,10 @@ class Programs:
         batch = parallel.shard_batch(batch, self.mesh)
         # A raw key, because a typed one has no form on the host.
         key = parallel.replicate(jax.random.PRNGKey(seed), self.mesh)
-        states = _unstack(self._init(self.params, *batch, key), len(images))
+        states = self._init(self.params, *batch, key)
+        if self.method.shares_first_step:
+            states, _ = self._step(self.params, states)
+        states = _unstack(states, len(images))
         return_freed_memory()
         started = dict(zip(distinct, states, strict=True))
         return [_asked(started[of], job.target) for of, job in zip(contents, jobs, strict=True)]
@@ -177,6 +183,7 @@ def compile_programs(
         bytes=needed,
         flops=flops,
         seconds=time.monotonic() - start,
+        method=method,
         _init=init,
         _step=step,
         _finish=finish,

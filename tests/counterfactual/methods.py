@@ -109,6 +109,7 @@ class Counting:
     """
 
     iterations = 200
+    shares_first_step = False
 
     def init(self, params, query, key):
         image, zero = query.image, jnp.zeros(())
