@@ -15,11 +15,14 @@ gets: the networks see the images as they were saved, not as they were in memory
     oracle_mae                |oracle(x') - regressor(x')|, the paper's Oracle MAE
     oracle_error              |oracle(x') - target|
     oracle_success_rate       |oracle(x') - target| <= threshold
+    diversity                 mean of |x'_i - x'_j| over the pairs of answers for one image and
+                              target, a value for each of these; only where there are several
 
 The oracle is a second regressor, trained independently. Errors are in the label's unit, which the
 config of the run or the checkpoint names. To a range they are 0 inside and else the distance to the
 nearer end; the targets min and max are in no mean of success or error. Inputs that could not be
-explained are in none of the means; results that did not succeed are in all of them.
+explained are in none of the means; results that did not succeed are in all of them. Each of several
+answers for one image and target is a result.
 """
 
 import functools
@@ -41,6 +44,7 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.regressors import load
+from diffcf_jax.results.answers import pairwise_distances, together
 from diffcf_jax.results.log import image_path, read_results
 from diffcf_jax.results.summary import (
     Interval,
@@ -93,6 +97,8 @@ def evaluate(
     predict_oracle = None if oracle is None else load_regressor(oracle, config.get("oracle"))
     values = measure(folder, explained, threshold, predict, predict_oracle)
     changes = values.pop("change_of_prediction")
+    if several := together(explained):
+        values["diversity"] = [diversity(folder, rows) for rows in several]
     unit = config.get("regressor", {}).get("unit")
     summary = {
         "n": len(explained),
@@ -159,6 +165,12 @@ def measure(
         known = [(row["y_final"], now) for row, now in zip(batch, y, strict=True)]
         add("change_of_prediction", [abs(now - y) for y, now in known if y is not None])
     return values
+
+
+def diversity(folder: Path, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Mean |x'_i - x'_j| over pixels, channels and all pairs of answers, full range 1."""
+    images = [read_image(image_path(folder, row, "cf")) for row in rows]
+    return float(np.mean(list(pairwise_distances(images).values())))
 
 
 def _judge(

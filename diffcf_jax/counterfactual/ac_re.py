@@ -118,6 +118,7 @@ class ACRE(Options):
             until the first refinement, whose mask then keeps the edit sparse.
         inpaint: dilated change (0 to 1) below which a pixel is kept.
         dilation: size of the dilation in pixels, odd.
+        answers: that Newton's solver searches per image and target, each from a seed of its own.
         threshold: see `Options`; also remat and precision.
     """
 
@@ -132,6 +133,7 @@ class ACRE(Options):
     gradient_floor: float = option(0.3, SHARE)
     inpaint: float = option(0.15, NOT_NEGATIVE)
     dilation: int = option(5, ODD)
+    answers: int = option(1, COUNT, solver="newton")
 
     def bind(self, generator: Network, regressor: Regressor) -> "ACREMethod":
         """Return the method for a DDPM and a regressor (variables, images) -> predictions."""
@@ -162,6 +164,7 @@ class ACREMethod:
     denoiser: Callable[[Any, Array, Array], Array]
     regressor: Regressor
     shares_first_step: ClassVar[bool] = False
+    answers: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         tau, steps = self.options.tau, self.diffusion.num_timesteps
@@ -375,6 +378,11 @@ class ACRENewton(ACREMethod):
 
     shares_first_step: ClassVar[bool] = True
 
+    @property
+    def answers(self) -> int:
+        """Answers per image and target."""
+        return self.options.answers
+
     def init(self, params: Any, query: Query, key: Array) -> ACREState:
         """Starts at the input, as the paper's solver does."""
         state = super().init(params, query, key)
@@ -395,6 +403,12 @@ class ACRENewton(ACREMethod):
         y_hat, gradient = self._attack(params, begun)
         known = state.replace(first=FirstReading(jnp.ones((), bool), y_hat, gradient))
         return select(first.read | state.stopped, self._after(begun, y_hat, gradient), known)
+
+    def another(self, start: ACREState, found: ACREState) -> ACREState:
+        """The same search once more, from another seed."""
+        del found
+        first = start.first.replace(read=jnp.zeros((), bool))
+        return start.replace(key=jax.random.fold_in(start.key, 3), first=first)
 
     def _after(self, state: ACREState, y_hat: Array, gradient: Array) -> ACREState:
         """The state after an iteration that has read this."""

@@ -87,6 +87,8 @@ class DiffAERE(Options):
         distance_space: "pixel" for the distance to the input, or "latent" for |z - z_0|.
         learning_rate: Adam's.
         distance_weight: of the distance in Adam's loss, lambda_d.
+        answers: that Newton's solver searches per image and target, each orthogonal in z to those
+            before.
         threshold: see `Options`; also remat and precision.
     """
 
@@ -102,6 +104,7 @@ class DiffAERE(Options):
     distance_space: str = option("pixel", one_of(("latent", "pixel")))
     learning_rate: float = option(0.002, POSITIVE, solver="adam")
     distance_weight: float = option(0.0, NOT_NEGATIVE, solver="adam")
+    answers: int = option(1, COUNT, solver="newton")
 
     def bind(self, generator: Network, regressor: Regressor) -> "DiffAEREMethod":
         """Return the method for a Diff-AE and a regressor (variables, images) -> predictions."""
@@ -142,6 +145,7 @@ class DiffAEREMethod:
     regressor: Regressor
     optimizer: optax.GradientTransformation
     shares_first_step: ClassVar[bool] = False
+    answers: ClassVar[int] = 1
 
     @property
     def iterations(self) -> int:
@@ -276,15 +280,19 @@ class NewtonState:
         search: for the level set.
         merit: of the image that is kept, infinite until one meets the target.
         slid: iterations since the target was met.
+        kept: the code of that image [D].
         read: whether the reconstruction has been read.
         gradient: of the prediction for it [D].
+        earlier: [answers - 1, D], orthonormal, what earlier answers have changed; else 0.
     """
 
     search: level_set.LevelSetState
     merit: Array
     slid: Array
+    kept: Array
     read: Array
     gradient: Array
+    earlier: Array
 
 
 @flax.struct.dataclass
@@ -316,9 +324,16 @@ class DiffAERENewton(DiffAEREMethod):
     target the one is kept with
     the smallest D + 2 |price (target - y)|, the price being dD/dy along the shortest step: the
     threshold's near edge is no bargain.
+
+    A further answer moves orthogonally to the changes of z of the answers before.
     """
 
     shares_first_step: ClassVar[bool] = True
+
+    @property
+    def answers(self) -> int:
+        """Answers per image and target."""
+        return self.options.answers
 
     def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
@@ -329,10 +344,22 @@ class DiffAERENewton(DiffAEREMethod):
                 search=level_set.start(z),
                 merit=jnp.full((), jnp.inf),
                 slid=jnp.zeros((), jnp.int32),
+                kept=z,
                 read=jnp.zeros((), bool),
                 gradient=jnp.zeros_like(z),
+                earlier=jnp.zeros((self.answers - 1, *z.shape), z.dtype),
             )
         )
+
+    def another(self, start: DiffAEREState, found: DiffAEREState) -> DiffAEREState:
+        """The same search once more, orthogonal to the change of z that it has found."""
+        earlier = start.opt_state.earlier
+        change = found.opt_state.kept - start.z_0
+        change = change - (earlier @ change) @ earlier
+        size = jnp.linalg.norm(change)
+        change = change / jnp.where(size > 0, size, 1)
+        earlier = jnp.concatenate([change[None], earlier])[: len(earlier)]
+        return start.replace(opt_state=start.opt_state.replace(earlier=earlier))
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """One step onto the level set, or along it; ends `slide` iterations after the target.
@@ -388,7 +415,8 @@ class DiffAERENewton(DiffAEREMethod):
         miss = state.query.miss(y)
         met = state.query.met(y, self.options.threshold)
         found = jnp.isfinite(newton.merit)  # the target was met before
-        gradient, slope = reading.gradient, reading.slope
+        gradient = level_set.outside(newton.earlier, reading.gradient)
+        slope = level_set.outside(newton.earlier, reading.slope)
         onward, search, price = level_set.move(
             newton.search, state.z, state.z_0, y, miss, gradient, reading.fresh, slope,
             reading.sloped, met,
@@ -420,6 +448,7 @@ class DiffAERENewton(DiffAEREMethod):
                 search=search,
                 merit=jnp.where(met, jnp.minimum(value, newton.merit), newton.merit),
                 slid=slid,
+                kept=jnp.where(nearer, state.z, newton.kept),
             ),
             iteration=state.iteration + 1,
             stopped=ends | (state.iteration + 1 >= self.iterations),

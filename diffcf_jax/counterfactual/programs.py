@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import time
 import zlib
@@ -120,6 +121,10 @@ class Programs:
         """Judges at most `judges` states; does not wait for the devices (see `fetch`)."""
         stacked = jax.tree.map(lambda *leaves: _fill(np.stack(leaves), self.judges), *states)
         return self._finish(self.params, parallel.shard_batch(stacked, self.mesh))
+
+    def another(self, start: Any, found: Any) -> Any:
+        """The state of the search for the next answer, on the host; see `types.Method`."""
+        return jax.device_get(_another(self.method, start, found))
 
     @staticmethod
     def fetch(states: Any, count: int) -> list[Any]:
@@ -307,6 +312,11 @@ def _asked(state: Any, target: Target) -> Any:
 
 def _put(states: Any, state: Any, slot: int) -> Any:
     return jax.tree.map(lambda all_, one: all_.at[slot].set(one), states, state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _another(method: Method, start: Any, found: Any) -> Any:
+    return method.another(start, found)
 
 
 @jax.jit

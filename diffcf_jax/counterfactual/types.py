@@ -126,11 +126,14 @@ class Method(Protocol):
         loop_length: turns of the denoising loop per step.
         shares_first_step: the first step looks at neither `accept` nor `aim` of the query, so that
             it serves all targets of an image.
+        answers: per image and target; where there are several, `another(start, found)` is the
+            state from which the search after `found` starts, `start` being that of this one.
     """
 
     iterations: int
     loop_length: int
     shares_first_step: bool
+    answers: int
 
     def init(self, params: Any, query: Query, key: Array) -> State:
         """Starts an image; `accept` and `aim` of its query decide nothing here."""
