@@ -37,9 +37,9 @@ class Progress:
     """How far a call of `Explainer.explain` has come.
 
     Attributes:
-        done: finished images.
-        total: all images.
-        successes: finished images that reach their target.
+        done: finished searches, one per image, target and answer.
+        total: all searches.
+        successes: finished searches that reach their target.
         distance: mean |prediction - target| of the images in work, in the regressor's unit.
     """
 
@@ -114,6 +114,11 @@ class Explainer:
         self._engine = Engine(self._bound, self.params, batch_size, self.seed)
 
     @property
+    def answers(self) -> int:
+        """Answers per image and target."""
+        return self._bound.answers
+
+    @property
     def params(self) -> dict[str, Any]:
         """The variables of both networks."""
         return {"generator": self.generator.variables, "regressor": self._variables}
@@ -142,7 +147,8 @@ class Explainer:
                 `data.masks.control_mask`.
 
         Returns:
-            An `Explanation` in the order of `images`.
+            An `Explanation` in the order of `images`; where the method gives several answers per
+            image, they follow each other.
 
         Raises:
             UserError: an argument does not fit; nothing was computed.
@@ -155,21 +161,23 @@ class Explainer:
         masks = control_masks(masks, mask_control, images, self.seed, names)
         asked = zip(images, targets.tolist(), masks, strict=True)
         jobs = [Job(i, x, target, None, mask) for i, (x, target, mask) in enumerate(asked)]
-        finished: dict[int, Finished] = {}
-        progress = Progress(0, len(jobs), 0, float("nan"))
+        finished: dict[tuple[int, int], Finished] = {}
+        progress = Progress(0, len(jobs) * self.answers, 0, float("nan"))
         for event in self.stream(jobs, count=len(jobs)):
             if isinstance(event, Finished):
-                finished[event.job.id] = event
+                finished[event.job.id, event.answer] = event
             progress = progress.after(event)
             if on_progress is not None:
                 on_progress(progress)
-        results = [finished[i] for i in range(len(jobs))]
+        results = [finished[key] for key in sorted(finished)]
+        of = [one.job.id for one in results]
         counterfactuals = [one.counterfactual for one in results]
         result: Counterfactual = jax.tree.map(lambda *rows: np.stack(rows), *counterfactuals)
         return Explanation(
-            names=names,
-            input=images,
-            target=targets,
+            names=tuple(names[i] for i in of),
+            input=images[of],
+            target=targets[of],
+            answer=np.asarray([one.answer for one in results], np.int32),
             image=result.image,
             reconstruction=result.reconstruction,
             y_initial=result.y_initial,
@@ -178,7 +186,7 @@ class Explainer:
             success=result.success,
             reason=tuple(
                 stop_reason(one, target, self.method.threshold, self.unit)
-                for one, target in zip(counterfactuals, targets.tolist(), strict=True)
+                for one, target in zip(counterfactuals, targets[of].tolist(), strict=True)
             ),
             iterations=result.iterations,
             seconds=np.asarray([one.seconds for one in results], np.float32),
@@ -201,7 +209,7 @@ class Explainer:
             check: called after every step; raises where the work is to end, see `Engine.run`.
 
         Yields:
-            `Compiled`, `Stepped` and `Finished` events; every job ends with a `Finished`.
+            `Compiled`, `Stepped` and `Finished` events; every job has a `Finished` per answer.
         """
         unit, originals = self.unit, {}
 
@@ -216,11 +224,14 @@ class Explainer:
             if isinstance(event, Stepped):
                 event = dataclasses.replace(event, misses=unit.scale * event.misses)
             elif isinstance(event, Finished):
+                number = event.job.id
                 event = dataclasses.replace(
                     event,
-                    job=originals.pop(event.job.id),
+                    job=originals[number],
                     counterfactual=unit.denormalise_result(event.counterfactual),
                 )
+                if event.answer == self.answers:
+                    del originals[number]
             yield event
 
     def config(self) -> dict[str, Any]:

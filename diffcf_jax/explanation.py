@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 class Explanation:
     """Counterfactuals of B images; every value is in the regressor's unit.
 
+    Where a method gives several answers for an image and target, each is one of the B, after the
+    one before it.
+
     Attributes:
         names: of the images, B of them.
         input: [B, H, W, 3] float32 in [0, 1], the images that were explained.
         target: [B] float32, the values that the counterfactuals were to reach; where not all were
             numbers an array of objects: numbers, `Range`s, "min" and "max".
+        answer: [B] int32, which answer for its image and target each is, from 1.
         image: [B, H, W, 3] in [0, 1], the counterfactuals, exactly as they are saved.
         reconstruction: [B, H, W, 3] in [0, 1], what the generator makes of the unchanged inputs.
         y_initial: [B] float32, predictions for the inputs.
@@ -56,6 +60,7 @@ class Explanation:
     names: tuple[str, ...]
     input: np.ndarray
     target: np.ndarray
+    answer: np.ndarray
     image: np.ndarray
     reconstruction: np.ndarray
     y_initial: np.ndarray
@@ -153,6 +158,7 @@ class Explanation:
             names=tuple(row["name"] for row in rows),
             input=images("input"),
             target=_targets(row["target"] for row in rows),
+            answer=np.asarray([row["answer"] for row in rows], np.int32),
             image=images("cf"),
             reconstruction=images("reconstruction"),
             y_initial=numbers("y_initial"),
@@ -223,7 +229,7 @@ class Explanation:
         ]  # fmt: skip
 
     def _save_one(self, writer: ResultWriter, i: int, id: int) -> None:
-        name, target = self.names[i], self.target[i]
+        name, target, answer = self.names[i], self.target[i], int(self.answer[i])
         found = Counterfactual(
             image=self.image[i],
             reconstruction=self.reconstruction[i],
@@ -237,13 +243,13 @@ class Explanation:
             mask=None,
         )
         if not is_finite(found):
-            writer.save_error(id, name, target, self.reason[i] or not_finite(name))
+            writer.save_error(id, name, target, self.reason[i] or not_finite(name), answer)
             return
         record, unit = (
             Record(id, name, to_uint8(self.input[i], name)),
             self.config["regressor"]["unit"],
         )
-        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit)
+        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit, answer)
 
 
 def _targets(found: Iterable[float | str]) -> np.ndarray:

@@ -44,7 +44,7 @@ from diffcf_jax.regressors.readings import (
 )
 from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.report.html import write_report
-from diffcf_jax.results.log import read_results, result_key, write_results
+from diffcf_jax.results.log import Key, read_results, result_key, write_results
 from diffcf_jax.results.summary import (
     engine_figures,
     environment,
@@ -59,7 +59,7 @@ from diffcf_jax.results.workdir import (
     start_over,
 )
 from diffcf_jax.results.writer import ResultWriter
-from diffcf_jax.target import Target, as_text, plain
+from diffcf_jax.target import Target, as_text
 from diffcf_jax.workdir import locked, write_config
 
 
@@ -131,12 +131,17 @@ def run(
             _folder(workdir, made_with, from_scratch),
             _writer(workdir, made_with, records.names, len(wanted) > 1, check) as writer,
         ):
-            todo = _todo(records, wanted, writer.finished())
-            keys = [(records.names[i], None if t is None else plain(t)) for i, t in todo]
+            answers = explainer.answers
+            todo = _todo(records, wanted, answers, writer.finished())
+            keys = [
+                result_key(records.names[i], target, answer)
+                for i, target in todo
+                for answer in range(1, answers + 1)
+            ]
             _check_same_work(keys, check)
             share = todo[parallel.process_index() :: parallel.process_count()]
             done = len(records.names) * max(1, len(wanted)) - len(todo)
-            bounds = done, done + len(share)
+            bounds = answers * done, answers * (done + len(share))
             with Progress(*bounds, silent=parallel.process_index() > 0) as progress:
                 if wanted:
                     progress.tell(f"Targets: {as_text(wanted)} {unit.name or ''}".rstrip())
@@ -234,20 +239,22 @@ def _writer(
 
 
 def _todo(
-    records: Any, targets: list[Target], finished: set[tuple[str, float | str]]
+    records: Any, targets: list[Target], answers: int, finished: set[Key]
 ) -> list[tuple[int, Target | None]]:
-    """Positions and targets of what is not finished; None: the image has no target of its own."""
+    """Positions and targets of what is not finished; None: the image has no target of its own.
+
+    Where one of several answers is missing all are searched again: each needs those before it.
+    """
     return [
         (i, target)
         for i, name in enumerate(records.names)
         for target in targets or [records.target(i)]
-        if target is None or result_key(name, target) not in finished
+        if target is None
+        or not all(result_key(name, target, k + 1) in finished for k in range(answers))
     ]
 
 
-def _check_same_work(
-    keys: Sequence[tuple[str, float | str | None]], check: Callable[[], None]
-) -> None:
+def _check_same_work(keys: Sequence[Key], check: Callable[[], None]) -> None:
     """All processes must have the same list, of which each takes its share; waits for them."""
     digest = hashlib.blake2b(strict_json(keys).encode()).hexdigest()
     if len(set(parallel.gather("the results are read", digest, check))) > 1:
@@ -311,12 +318,15 @@ def _saver(
         job, found = finished.job, finished.counterfactual
         record: Record = job.tag
         if not is_finite(found):
-            writer.save_error(record.id, record.name, job.target, not_finite(record.name))
+            message = not_finite(record.name)
+            writer.save_error(record.id, record.name, job.target, message, finished.answer)
             return
         reason = stop_reason(found, job.target, threshold, unit)
         saved = to_uint8(found.image, f"the counterfactual of {record.name}")
         others = read_both(readings, record.image, saved) if readings else {}
-        writer.save(record, job.target, found, finished.seconds, reason, unit.name, others)
+        writer.save(
+            record, job.target, found, finished.seconds, reason, unit.name, others, finished.answer
+        )
 
     return save
 

@@ -57,6 +57,26 @@ def folder_of_images(path, count=3, size=64):
     return {"name": "folder", "path": str(path), "limit": None, "convert": False}
 
 
+def test_missing_answers_are_searched_again(tmp_path, config):
+    config = {**config, "method": {**config["method"], "answers": 2}}
+    run(tmp_path, **config)
+    rows = {row["cf"]: row for row in read_results(tmp_path)}
+    assert len(rows) == 6 and {row["answer"] for row in rows.values()} == {1, 2}
+    lost = next(cf for cf, row in rows.items() if row["answer"] == 2)
+    (tmp_path / lost).unlink()
+    run(tmp_path, **config)
+    again = {row["cf"]: row for row in read_results(tmp_path)}
+    assert again.keys() == rows.keys() and (tmp_path / lost).exists()
+    for cf, row in rows.items():
+        for name in ("name", "answer", "target", "success", "iterations"):
+            assert again[cf][name] == row[name]
+        same = row["name"] == rows[lost]["name"] or again[cf] == row
+        assert same and again[cf]["y_final"] == pytest.approx(row["y_final"], abs=1e-5)
+    # A run that asks for one answer finds it there.
+    run(tmp_path, **{**config, "method": {**config["method"], "answers": 1}})
+    assert len(read_results(tmp_path)) == 6
+
+
 def test_squares_and_again(tmp_path, config):
     report, errors = run(tmp_path, **config)
     assert errors == [] and report.stat().st_size > 10_000

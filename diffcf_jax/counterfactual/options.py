@@ -54,9 +54,12 @@ def one_of(choices: Sequence[str]) -> Rule:
     return lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
 
 
-def option(default: Any, rule: Rule) -> Any:
-    """A dataclass field with a default and the rule that its value must follow."""
-    return dataclasses.field(default=default, metadata={"rule": rule})
+def option(default: Any, rule: Rule, solver: str | None = None) -> Any:
+    """A dataclass field with a default and the rule that its value must follow.
+
+    One that only this `solver` reads must keep its default with any other.
+    """
+    return dataclasses.field(default=default, metadata={"rule": rule, "solver": solver})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class Options:
             network's output and everything outside of it are float32 in both.
 
     Raises:
-        OptionError: a value is out of its range.
+        OptionError: a value is out of its range, or is set for a solver that is not chosen.
     """
 
     name: ClassVar[str]
@@ -89,6 +92,13 @@ class Options:
             fits, what = field.metadata["rule"]
             if not fits(value):
                 raise OptionError(f"{field.name}={value!r} must be {what}.")
+        for field in dataclasses.fields(self):
+            value, solver = getattr(self, field.name), field.metadata["solver"]
+            if solver and solver != self.solver and value != field.default:
+                raise OptionError(
+                    f"{field.name}={value!r} has no effect with solver={self.solver}: leave it at "
+                    f"{field.default!r}, or set solver={solver}."
+                )
 
     def bind(
         self, generator: Network, regressor: Regressor, held: Regressor | None = None

@@ -24,8 +24,8 @@ from diffcf_jax.results.statistics import holm, paired_difference
 from .evaluate import RESULTS_CSV
 from .metric import METRICS
 
-# (name of the image, target) -> value
-Column = dict[tuple[str, str], float]
+# (name of the image, target, answer) -> value
+Column = dict[tuple[str, str, str], float]
 
 
 def compare(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -83,16 +83,16 @@ def _read(folder: Path) -> dict[str, Column]:
         raise UserError(f"{path} is missing: run {shipped.command('evaluate')} --results {folder}")
     try:
         head, *rows = csv.reader(read_bytes(path).decode().splitlines())
-        if head[:2] != ["name", "target"]:
+        if head[:3] != ["name", "target", "answer"]:
             raise ValueError
         return {
             metric: {
-                (row[0], row[1]): float(row[column] or "nan")
+                (row[0], row[1], row[2]): float(row[column] or "nan")
                 for row in rows
                 if math.isfinite(float(row[column] or "nan"))
             }
             for column, metric in enumerate(head)
-            if column > 1
+            if column > 2
         }
     except (ValueError, IndexError, UnicodeDecodeError, csv.Error):
         raise UserError(
@@ -100,7 +100,7 @@ def _read(folder: Path) -> dict[str, Column]:
         ) from None
 
 
-def _results(metrics: Mapping[str, Column]) -> set[tuple[str, str]]:
+def _results(metrics: Mapping[str, Column]) -> set[tuple[str, str, str]]:
     return set().union(*metrics.values())
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from scipy import stats
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import write_file
+from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.regressors.readings import Oracles, oracle_sections, spec_of
-from diffcf_jax.results.log import read_results
+from diffcf_jax.results.answers import pairwise_distances, together
+from diffcf_jax.results.log import image_path, read_results
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
 from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
 
@@ -107,6 +108,10 @@ def evaluate(
         "metrics": figures(values, sets),
         "not_computed": dict(plan.missing),
     }
+    if several := together(explained):
+        apart = [diversity(folder, group) for group in several]
+        names_of_groups = [group[0]["name"] for group in several]
+        summary["metrics"]["diversity"] = bootstrap_mean(apart, names_of_groups)
     if suite == "full":
         steps = max(1, int(iterations.max()))
         attacked = (
@@ -249,6 +254,12 @@ def _line(y: np.ndarray, targets: Sequence[float | str]) -> dict[str, float]:
     return {"slope": fit.slope, "intercept": fit.intercept, "r2": fit.rvalue**2}
 
 
+def diversity(folder: Path, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Mean |x'_i - x'_j| over pixels, channels and all pairs of answers."""
+    images = [read_image(image_path(folder, row, "cf")) for row in rows]
+    return float(np.mean(list(pairwise_distances(images).values())))
+
+
 def _largest_change(rows: Sequence[Mapping[str, Any]], y: np.ndarray) -> float | None:
     """The largest |regressor(x') - y_final|, over the rows that have one."""
     known = [(row["y_final"], float(now)) for row, now in zip(rows, y, strict=True)]
@@ -256,14 +267,14 @@ def _largest_change(rows: Sequence[Mapping[str, Any]], y: np.ndarray) -> float |
 
 
 def _results_csv(rows: Sequence[Mapping[str, Any]], values: Mapping[str, np.ndarray]) -> str:
-    """The text of a CSV file: name, target, and one column per metric; empty where unknown."""
+    """The text of a CSV file: what the result is, and one column per metric; empty if unknown."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "target", *values])
+    writer.writerow(["name", "target", "answer", *values])
     for i, row in enumerate(rows):
         numbers = [float(column[i]) for column in values.values()]
         cells = [repr(x) if math.isfinite(x) else "" for x in numbers]
-        writer.writerow([row["name"], row["target"], *cells])
+        writer.writerow([row["name"], row["target"], row["answer"], *cells])
     return buffer.getvalue()
 
 

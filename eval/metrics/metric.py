@@ -62,6 +62,7 @@ METRICS = {
     "oracle_mae": Metric("|oracle(x') - regressor(x')|", "lower", PAPER, in_unit=True),
     "oracle_error": Metric("|oracle(x') - target|", "lower", in_unit=True),
     "oracle_success_rate": Metric("|oracle(x') - target| <= threshold", "higher", PAPER),
+    "diversity": Metric("mean |x'_i - x'_j| over the pairs of an image's answers", "higher"),
     # robustness
     "success_jpeg": Metric("success_rate after JPEG of quality 75", "higher", full=True),
     "change_jpeg": Metric("|regressor(JPEG(x')) - regressor(x')|", "lower", "", True, full=True),

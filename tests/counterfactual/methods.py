@@ -109,6 +109,8 @@ class Counting:
     """
 
     iterations = 200
+    shares_first_step = False
+    answers = 1
 
     def init(self, params, query, key):
         image, zero = query.image, jnp.zeros(())

@@ -182,7 +182,7 @@ def test_the_full_suite_has_a_control(tmp_path):
     assert "l1 ↓" in format_comparison(list(rows.values()))
     with pytest.raises(UserError, match=r"nowhere/metrics_of_results.csv is missing: run .*"):
         compare([tmp_path / "out", tmp_path / "nowhere"])
-    (tmp_path / "other" / "metrics_of_results.csv").write_text("name,target,l1\na,0.5,x\n")
+    (tmp_path / "other" / "metrics_of_results.csv").write_text("name,target,answer,l1\na,0.5,1,x\n")
     with pytest.raises(UserError, match=r"metrics_of_results.csv is broken: run .* again"):
         compare([tmp_path / "out", tmp_path / "other"])
 
