@@ -118,6 +118,7 @@ class ACRE(Options):
 
     def bind(self, generator: Network, regressor: Regressor) -> "ACREMethod":
         """Return the method for a DDPM and a regressor (variables, images) -> predictions."""
+        self._check_kind(generator)
         module = self._module(generator)
         diffusion = self._process(generator, "respacing", self.respacing)
         method = ACRENewton if self.solver == "newton" else ACREMethod

@@ -105,6 +105,7 @@ class DiffAERE(Options):
 
     def bind(self, generator: Network, regressor: Regressor) -> "DiffAEREMethod":
         """Return the method for a Diff-AE and a regressor (variables, images) -> predictions."""
+        self._check_kind(generator)
         module = self._module(generator)
         method = DiffAERENewton if self.solver == "newton" else DiffAEREMethod
         return method(
@@ -280,9 +281,23 @@ class DiffAERENewton(DiffAEREMethod):
     def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
         state = super().init(params, query, key)
-        return state.replace(
-            opt_state=(level_set.start(state.z), jnp.full((), jnp.inf), jnp.zeros((), jnp.int32))
+        return state.replace(opt_state=self._start(state.z, 0))
+
+    def resume(self, state: DiffAEREState, image: Array, y: Array) -> DiffAEREState:
+        """Goes on from z for another query, which an image so far does not meet; never slides."""
+        result = state.result.replace(
+            image=image,
+            y_final=y,
+            success=jnp.zeros((), bool),
+            stop=jnp.full_like(state.result.stop, Stop.ITERATIONS),
         )
+        opt_state, no = self._start(state.z, self.options.slide), jnp.zeros((), bool)
+        return state.replace(opt_state=opt_state, stopped=no, result=result)
+
+    @staticmethod
+    def _start(z: Array, slid: int) -> tuple[level_set.LevelSetState, Array, Array]:
+        """What the solver knows at z: nothing, and how many slides are done."""
+        return level_set.start(z), jnp.full((), jnp.inf), jnp.full((), slid, jnp.int32)
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """One step onto the level set, or along it; ends `slide` iterations after the target.

@@ -24,7 +24,7 @@ from diffcf_jax.workdir import CONFIG, differences, read_config
 # compared by their content.
 MAY_CHANGE = (
     "batch_size", "oracle", "data.limit", "data.convert", "method.remat", "generator",
-    "regressor.checkpoint", "regressor.original", "regressor.convert", "regressor.model",
+    "refiner", "regressor.checkpoint", "regressor.original", "regressor.convert", "regressor.model",
 )  # fmt: skip
 
 
