@@ -77,7 +77,8 @@ def run(
 
     Args:
         workdir: gets results.jsonl, images, summary.json, summary.csv and report.html.
-        method: `name`, "ac-re", "diffae-re" or "hybrid", and its options, see `ACRE`, `DiffAERE`, `Hybrid`.
+        method: `name`, "ac-re", "diffae-re" or "hybrid", and its options, see `ACRE`, `DiffAERE`
+            and `Hybrid`.
         generator: `checkpoint`, a network directory.
         regressor: `checkpoint`, a network directory; or `model`, see `load_networks`.
         data: `name`, `path`, `limit`, `convert`; and where images may change, see `Masks`.

@@ -214,7 +214,7 @@ def network(description, **changes):
             Hybrid(),
             tiny.DIFFAE,
             None,
-            "hybrid needs a second generator, a ddpm: give its directory",
+            "hybrid needs a second generator, a ddpm: give its",
         ),
         (Hybrid(), tiny.DDPM, tiny.DDPM, "hybrid needs a generator of kind diffae, but this one"),
         (Hybrid(), tiny.DIFFAE, tiny.DIFFAE, "hybrid needs a refiner of kind ddpm, but this one"),
