@@ -284,7 +284,13 @@ class DiffAERENewton(DiffAEREMethod):
         return state.replace(opt_state=self._start(state.z, 0))
 
     def resume(self, state: DiffAEREState, image: Array, y: Array) -> DiffAEREState:
-        """Goes on from z for another query, which an image so far does not meet; never slides."""
+        """The search goes on from z for another query, and ends where it is met, without a slide.
+
+        Args:
+            state: of the search.
+            image: what is kept until a better one is found.
+            y: the prediction in it.
+        """
         result = state.result.replace(
             image=image,
             y_final=y,

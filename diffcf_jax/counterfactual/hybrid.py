@@ -43,7 +43,7 @@ from diffcf_jax.diffusion.schedule import Diffusion
 Array = jax.Array
 
 _HALVINGS = 8  # of the interval in which a region's level lies
-_CARE = 0.2  # of the threshold: how close the composite comes, for the blending to be able to miss
+_CARE = 0.2  # of the threshold: how close the composite comes; the rest is for the blending
 
 
 @flax.struct.dataclass
@@ -88,10 +88,10 @@ class Hybrid(Options):
     Attributes:
         inversion_steps: see `DiffAERE`.
         decode_steps: see `DiffAERE`.
-        slide: see `DiffAERE`; before the region is located.
-        share: of the change of the prediction, which the region carries at least.
-        border: window in pixels, odd. The change is averaged over it where the region is located,
-            which then grows by half of it, by what the DDPM blends.
+        slide: see `DiffAERE`; it comes before the region is located.
+        share: of the change of the prediction that the region has to carry.
+        border: a window in pixels, odd. The change is averaged over it to locate the region, and
+            the region then grows by half of it: that ring is what the DDPM blends.
         tau: depth of the DDPM's noising, in respaced steps.
         respacing: how its 1000 timesteps are respaced, see `schedule.respaced_timesteps`.
         iterations: steps at most; each takes one gradient.
@@ -112,7 +112,7 @@ class Hybrid(Options):
 
     def bind(self, generator: Network, regressor: Regressor, refiner: Network) -> "HybridMethod":
         """Return the method for a Diff-AE, a regressor (variables, images) -> y, and a DDPM."""
-        self._check_kind(generator, "generator")
+        self._check_kind(generator)
         self._check_kind(refiner, "refiner")
         known = {field.name for field in dataclasses.fields(DiffAERE)}
         shared = {k: v for k, v in dataclasses.asdict(self).items() if k in known}
@@ -191,8 +191,8 @@ class HybridMethod:
     def finish(self, params: Any, state: HybridState) -> HybridState:
         """Locates the region, blends its border and reads the result as it would be saved.
 
-        Once the region is located, the search goes on within it; and again wherever the blended
-        image misses the target, off it by what the blending changed.
+        Once the region is located, the search goes on within it. Where the blended image misses
+        the target, it goes on again and aims off the target by what the blending changed.
         """
         query, search, found = state.query, state.search, state.search.result
         core = jnp.where(state.located, state.core, self._locate(params, query, found))
@@ -249,8 +249,8 @@ class HybridMethod:
     def _locate(self, params: Any, query: Query, found: Counterfactual) -> Array:
         """The smallest of the regions {change >= level} that carries its share of the prediction.
 
-        The change is that of the reconstruction, averaged over a window. The level is halved in on;
-        at 0 the region is everything that may change.
+        The change is that from the reconstruction, averaged over a window. The level is found by
+        bisection; at 0 the region is everything that may change.
         """
         change = jnp.abs(found.image - found.reconstruction).sum(-1, keepdims=True)
         change = mean_filter(change, self.options.border)
