@@ -52,7 +52,7 @@ class Explanation:
         seconds: [B] float32, each image's share of the time of the steps.
         curve: [B, largest number of iterations] float32, the prediction that each step saw; NaN
             after the last one.
-        mask: [B, H, W, 1], 1 where AC-RE, or a mask, kept the input; else 0. None in an
+        mask: [B, H, W, 1], 1 where the method, or a mask, kept the input; else 0. None in an
             explanation that was loaded, since it is not saved.
         config: the method's options, the unit, the seed, as plain values.
     """

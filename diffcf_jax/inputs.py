@@ -45,6 +45,23 @@ def load_networks(
     return networks
 
 
+def load_refiner(config: Config | None) -> Network | None:
+    """Loads the second generator of a method that takes two; None where the config has none.
+
+    Args:
+        config: `checkpoint`, a network directory.
+
+    Raises:
+        UserError: the checkpoint is missing or broken.
+    """
+    return _load("refiner", config) if config else None
+
+
+def abstract_refiner(config: Config | None) -> Network | None:
+    """The same network with the shapes of its weights instead of the weights."""
+    return _abstract("refiner", config) if config else None
+
+
 def abstract_networks(generator: Config, regressor: Config) -> tuple[Network, Network | Regressor]:
     """The same networks with the shapes of their weights instead of the weights.
 

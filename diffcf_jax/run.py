@@ -26,6 +26,7 @@ from diffcf_jax.explanation import is_finite, not_finite, stop_reason
 from diffcf_jax.files import to_uint8
 from diffcf_jax.inputs import (
     load_networks,
+    load_refiner,
     naming_option,
     parse_batch_size,
     parse_method,
@@ -73,6 +74,7 @@ def run(
     batch_size: int | str,
     seed: int,
     oracle: Mapping[str, Any] | None = None,
+    refiner: Mapping[str, Any] | None = None,
     oracles: Oracles = "",
     from_scratch: bool = False,
 ) -> tuple[Path, list[str]]:
@@ -84,7 +86,8 @@ def run(
 
     Args:
         workdir: gets results.jsonl, images, summary.json, summary.csv and report.html.
-        method: `name`, "ac-re" or "diffae-re", and its options, see `ACRE` and `DiffAERE`.
+        method: `name`, "ac-re", "diffae-re" or "hybrid", and its options, see `ACRE`, `DiffAERE`
+            and `Hybrid`.
         generator: `checkpoint`, a network directory.
         regressor: `checkpoint`, a network directory; or `model`, see `load_networks`.
         data: `name`, `path`, `limit`, `convert`; and where images may change, see `Masks`.
@@ -93,6 +96,7 @@ def run(
         batch_size: images that a process works on at a time, or "auto", see `Explainer`.
         seed: of all randomness.
         oracle: `checkpoint` of a second regressor; only recorded, for `eval.metrics`.
+        refiner: `checkpoint` of a second generator, for a method that takes two.
         oracles: others, see `oracle_sections`; they read every input and counterfactual.
         from_scratch: remove the results that the workdir holds first.
 
@@ -110,12 +114,15 @@ def run(
         "oracle": dict(oracle or {}), **({"oracles": oracles} if oracles else {}),
         "data": dict(data), "targets": targets, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
+    if refiner:
+        config["refiner"] = dict(refiner)
     statistics = Statistics()
     with _stops() as check:
         config["batch_size"] = parse_batch_size(batch_size)
         wanted = parse_targets(targets)
         networks = load_networks(generator, regressor, oracle)
-        explainer = _explainer(method, *networks, regressor, config["batch_size"], seed)
+        second = load_refiner(refiner)
+        explainer = _explainer(method, *networks, second, regressor, config["batch_size"], seed)
         readings = {
             **other_outputs(networks[1]),
             **open_oracles(oracles, explainer.image_size),
@@ -182,6 +189,7 @@ def _explainer(
     method: Mapping[str, Any],
     generator_net: Network,
     regressor_net: Network | Regressor,
+    refiner_net: Network | None,
     regressor: Mapping[str, Any],
     batch_size: int | str,
     seed: int,
@@ -190,7 +198,13 @@ def _explainer(
     unit = regressor_unit(regressor_net, regressor)
     with naming_option():
         return Explainer(
-            generator_net, regressor_net, options, unit=unit, batch_size=batch_size, seed=seed
+            generator_net,
+            regressor_net,
+            options,
+            refiner=refiner_net,
+            unit=unit,
+            batch_size=batch_size,
+            seed=seed,
         )
 
 

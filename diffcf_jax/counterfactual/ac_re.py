@@ -148,6 +148,7 @@ class ACRE(Options):
                 f"{self.name} cannot hold outputs: write report in place of hold in output, or use "
                 "Diff-AE-RE with its solver newton."
             )
+        self._check_kind(generator)
         module = self._module(generator)
         diffusion = self._process(generator, "respacing", self.respacing)
         method = ACRENewton if self.solver == "newton" else ACREMethod

@@ -116,6 +116,7 @@ class DiffAERE(Options):
         """
         if held is not None and self.solver != "newton":
             raise OptionError(f"solver={self.solver!r} cannot hold outputs: use newton, or report.")
+        self._check_kind(generator)
         module = self._module(generator)
         method = DiffAERENewton if self.solver == "newton" else DiffAEREMethod
         return method(
@@ -385,6 +386,29 @@ class DiffAERENewton(DiffAEREMethod):
         change = change / jnp.where(size > 0, size, 1)
         earlier = jnp.concatenate([change[None], earlier])[: len(earlier)]
         return start.replace(opt_state=start.opt_state.replace(earlier=earlier))
+
+    def resume(self, state: DiffAEREState, image: Array, y: Array) -> DiffAEREState:
+        """The search goes on from z for another query, and ends where it is met, without a slide.
+
+        Args:
+            state: of the search.
+            image: what is kept until a better one is found.
+            y: the prediction in it.
+        """
+        result = state.result.replace(
+            image=image,
+            y_final=y,
+            success=jnp.zeros((), bool),
+            stop=jnp.full_like(state.result.stop, Stop.ITERATIONS),
+        )
+        newton = state.opt_state
+        newton = newton.replace(
+            search=level_set.start(state.z),
+            merit=jnp.full_like(newton.merit, jnp.inf),
+            slid=jnp.full_like(newton.slid, self.options.slide),
+            kept=state.z,
+        )
+        return state.replace(opt_state=newton, stopped=jnp.zeros((), bool), result=result)
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """One step onto the level set, or along it; ends `slide` iterations after the target.

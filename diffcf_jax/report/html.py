@@ -28,7 +28,7 @@ _FOLDER = Path(__file__).parent
 _SHARP_UP_TO = 96
 _THUMBNAIL = 192
 
-_METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE"}
+_METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE", "hybrid": "Hybrid"}
 
 _METRICS = {  # name in summary.json -> (label, what it is)
     "success_rate": ("Success rate", "prediction for the saved image within {threshold} target"),
