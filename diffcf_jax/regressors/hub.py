@@ -41,21 +41,22 @@ def load_folder(path: Path, preprocess: Preprocess | None) -> Model:
             f"{path} has no model.safetensors: save the model again with safe_serialization=True; "
             "pickled weights (.bin, .pt) are not read."
         )
+    if "model_type" in config:
+        return load_hugging_face(str(path), str(path), preprocess)
     if "architecture" in config:
         return _timm_folder(path, config, preprocess)
-    if "model_type" in config:
-        return load_hugging_face(str(path), preprocess)
     raise UserError(
         f"{path / 'config.json'} is neither of Hugging Face (model_type) nor of timm "
         "(architecture): give the folder that save_pretrained wrote."
     )
 
 
-def load_hugging_face(name: str, preprocess: Preprocess | None) -> Model:
+def load_hugging_face(name: str, source: str, preprocess: Preprocess | None) -> Model:
     """Read an image classifier or regressor of Hugging Face, by name or folder.
 
     Args:
         name: as `from_pretrained` takes it.
+        source: its name for messages.
         preprocess: as the user gives it; None: that of its preprocessor_config.json.
 
     Raises:
@@ -68,20 +69,21 @@ def load_hugging_face(name: str, preprocess: Preprocess | None) -> Model:
             name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # of many kinds, and long
-        raise _cannot_load(name, "transformers", error) from None
+        raise _cannot_load(source, "transformers", error) from None
     if missing := sorted(found["missing_keys"]):
         raise UserError(
-            f"{name} has no weights for {short(missing[0])}: give a model that was trained with "
+            f"{source} has no weights for {short(missing[0])}: give a model that was trained with "
             "its head."
         )
-    return _with_hint(module.float(), name, preprocess)
+    return _with_hint(module.float(), source, preprocess)
 
 
-def load_timm(name: str, preprocess: Preprocess | None) -> Model:
+def load_timm(name: str, source: str, preprocess: Preprocess | None) -> Model:
     """Read a model of timm with its published weights.
 
     Args:
         name: as `timm.create_model` takes it.
+        source: its name for messages.
         preprocess: as the user gives it; None: that of its `pretrained_cfg`.
 
     Raises:
@@ -91,9 +93,9 @@ def load_timm(name: str, preprocess: Preprocess | None) -> Model:
     try:
         module = timm.create_model(name, pretrained=True)
     except Exception as error:  # of many kinds
-        raise _cannot_load(f"timm:{name}", "timm", error) from None
+        raise _cannot_load(source, "timm", error) from None
     preprocess = preprocess or of_timm({"pretrained_cfg": module.pretrained_cfg})
-    return _with_hint(module, f"timm:{name}", preprocess)
+    return _with_hint(module, source, preprocess)
 
 
 def _timm_folder(path: Path, config: dict[str, Any], preprocess: Preprocess | None) -> Model:
@@ -104,7 +106,7 @@ def _timm_folder(path: Path, config: dict[str, Any], preprocess: Preprocess | No
         raise UserError(f"{path / 'config.json'} has {refused[0]} in model_args: remove it.")
     try:
         module = timm.create_model(
-            config["architecture"], num_classes=config["num_classes"], **arguments
+            config["architecture"], **{"num_classes": config["num_classes"], **arguments}
         )
         module.load_state_dict(safetensors.load_file(path / "model.safetensors"))
     except Exception as error:  # of many kinds

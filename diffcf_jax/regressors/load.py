@@ -88,7 +88,7 @@ def _read(spec: str, preprocess: Preprocess | None, output: str | Output) -> Mod
         library, _, name = spec.partition(":")
         if spec.startswith(_HUBS):
             load = hub.load_hugging_face if library == "hf" else hub.load_timm
-            return load(name, preprocess)
+            return load(name, spec, preprocess)
         return hub.load_folder(path, preprocess)
     if suffix == ".onnx":
         from diffcf_jax.regressors.onnx.load import load_onnx

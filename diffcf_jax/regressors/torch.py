@@ -7,6 +7,7 @@ gradient, computed on the host: on CPUs and GPUs but not on TPUs, and twice unde
 import dataclasses
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def _export(module: Any, preprocess: Preprocess, size: tuple[int, int]) -> Model
         def __init__(self) -> None:
             super().__init__()
             self.module = module
+            self.training = False
 
         def forward(self, x: Any) -> Any:
             return _tensor(self.module(x))
@@ -92,7 +94,8 @@ def _export(module: Any, preprocess: Preprocess, size: tuple[int, int]) -> Model
     shape = (channels, *size) if preprocess.layout != "nhwc" else (*size, channels)
     parameter = next(module.parameters(), torch.zeros(()))
     example = torch.zeros((2, *shape), device=parameter.device)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, about its inside
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             Tensors(), (example,), str(path), dynamo=True, external_data=False, verbose=False,
