@@ -16,25 +16,25 @@ from diffcf_jax.regressors.regressor import Model
 from diffcf_jax.regressors.torch import load_module
 
 # Arguments of timm.create_model that read other files.
-_READS_FILES = ("cache_dir", "checkpoint_path", "features_only", "scriptable")
+_READS_FILES = ("cache_dir", "checkpoint_path")
 
 
-def is_folder(path: Path) -> bool:
-    """Whether a folder is one of Hugging Face or timm."""
-    return (path / "config.json").is_file()
-
-
-def load_folder(path: Path, preprocess: Preprocess | None) -> Model:
-    """Read a folder that `save_pretrained` of Hugging Face or `save_for_hf` of timm wrote.
+def load_hub(spec: str, preprocess: Preprocess | None) -> Model:
+    """Read `hf:NAME`, `timm:NAME`, or a folder that one of the two libraries wrote.
 
     Args:
-        path: of the folder: config.json, model.safetensors and, of Hugging Face,
-            preprocessor_config.json.
-        preprocess: as the user gives it; None: that of the folder.
+        spec: the name or folder; `hf:` takes a folder, too.
+        preprocess: as the user gives it; None: that of the model.
 
     Raises:
-        UserError: a library is missing, or the folder holds no such model.
+        UserError: a library is missing, or there is no such model.
     """
+    library, _, name = spec.partition(":")
+    if library == "hf":
+        return _hugging_face(name, spec, preprocess)
+    if library == "timm":
+        return _timm(name, spec, preprocess)
+    path = Path(spec).expanduser()
     config = read_json(path / "config.json")
     if not any(path.glob("*.safetensors")):
         raise UserError(
@@ -42,7 +42,7 @@ def load_folder(path: Path, preprocess: Preprocess | None) -> Model:
             "pickled weights (.bin, .pt) are not read."
         )
     if "model_type" in config:
-        return load_hugging_face(str(path), str(path), preprocess)
+        return _hugging_face(str(path), spec, preprocess)
     if "architecture" in config:
         return _timm_folder(path, config, preprocess)
     raise UserError(
@@ -51,17 +51,7 @@ def load_folder(path: Path, preprocess: Preprocess | None) -> Model:
     )
 
 
-def load_hugging_face(name: str, source: str, preprocess: Preprocess | None) -> Model:
-    """Read an image classifier or regressor of Hugging Face, by name or folder.
-
-    Args:
-        name: as `from_pretrained` takes it.
-        source: its name for messages.
-        preprocess: as the user gives it; None: that of its preprocessor_config.json.
-
-    Raises:
-        UserError: transformers is missing, there is no such model, or it has no head.
-    """
+def _hugging_face(name: str, source: str, preprocess: Preprocess | None) -> Model:
     transformers = _library("transformers")
     preprocess = preprocess or _hugging_face_preprocess(name)
     try:
@@ -78,17 +68,7 @@ def load_hugging_face(name: str, source: str, preprocess: Preprocess | None) -> 
     return _with_hint(module.float(), source, preprocess)
 
 
-def load_timm(name: str, source: str, preprocess: Preprocess | None) -> Model:
-    """Read a model of timm with its published weights.
-
-    Args:
-        name: as `timm.create_model` takes it.
-        source: its name for messages.
-        preprocess: as the user gives it; None: that of its `pretrained_cfg`.
-
-    Raises:
-        UserError: timm is missing, or there is no such model.
-    """
+def _timm(name: str, source: str, preprocess: Preprocess | None) -> Model:
     timm = _library("timm")
     try:
         module = timm.create_model(name, pretrained=True)
@@ -100,7 +80,7 @@ def load_timm(name: str, source: str, preprocess: Preprocess | None) -> Model:
 
 def _timm_folder(path: Path, config: dict[str, Any], preprocess: Preprocess | None) -> Model:
     timm, safetensors = _library("timm"), importlib.import_module("safetensors.torch")
-    arguments = config.get("model_args") or {}
+    arguments = dict(config.get("model_args") or {})
     refused = [key for key in arguments if key.startswith("pretrained") or key in _READS_FILES]
     if refused:
         raise UserError(f"{path / 'config.json'} has {refused[0]} in model_args: remove it.")
@@ -135,9 +115,12 @@ def _hugging_face_preprocess(name: str) -> Preprocess | None:
 
 def _library(name: str) -> Any:
     try:
+        importlib.import_module("torch")
         return importlib.import_module(name)
-    except ImportError:
-        raise UserError(f"{name} is missing: pip install 'diffcf_jax[torch]' {name}.") from None
+    except ImportError as error:
+        raise UserError(
+            f"{error.name or name} is missing: pip install 'diffcf_jax[torch]' {name}."
+        ) from None
 
 
 def _cannot_load(name: str, library: str, error: Exception) -> UserError:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
@@ -29,7 +30,7 @@ _REFUSED = {
 
 
 def load_regressor(
-    spec: str | Path,
+    spec: str | Path | Any,
     preprocess: str | Preprocess = "",
     output: str | Output = "",
     unit: Unit | None = None,
@@ -39,7 +40,7 @@ def load_regressor(
     Args:
         spec: a file (`.onnx`, `.keras`, `.jax`); a network directory of this package; a folder of
             Hugging Face or timm; `hf:NAME` or `timm:NAME` for what their libraries fetch; or
-            `package.module:name` for an object in Python, see `load_object`.
+            `package.module:name` for an object in Python, or that object, see `load_object`.
         preprocess: what is done to images [B, H, W, 3] in [0, 1] first, such as "imagenet" or
             "range=255 mean=122.8,117,104.3 std=256"; "": what the file or the files beside it say.
         output: how the outputs become one prediction, such as "expectation=0..80"; "": the only
@@ -50,17 +51,20 @@ def load_regressor(
         UserError: the file is missing, broken or of no supported format, or something does not
             fit.
     """
-    spec = str(spec)
     if isinstance(preprocess, str):
         preprocess = parse_preprocess(preprocess) if preprocess else None
-    model = _read(spec, preprocess, output)
+    if isinstance(spec, (str, Path)):
+        spec = str(spec)
+        model = _read(spec, preprocess, output)
+    else:
+        model = load_object(spec, type(spec).__name__, preprocess)
     if isinstance(model, Regressor):
         if preprocess or output:
             raise UserError(f"{spec} has its own preprocess and output: leave these options out.")
         return model
     if preprocess is None:
         text = model.hints.get("preprocess", "")
-        preprocess = parse_preprocess(text) if text else _beside(spec, model)
+        preprocess = parse_preprocess(text) if text else _beside(model)
     if isinstance(output, str):
         output = parse_output(output or model.hints.get("output", ""))
     return assemble(model, preprocess, output, unit or Unit())
@@ -83,13 +87,9 @@ def _read(spec: str, preprocess: Preprocess | None, output: str | Output) -> Mod
     if (path / "network.json").is_file():
         return _network(spec, path)
     if spec.startswith(_HUBS) or (path / "config.json").is_file():
-        from diffcf_jax.regressors import hub
+        from diffcf_jax.regressors.hub import load_hub
 
-        library, _, name = spec.partition(":")
-        if spec.startswith(_HUBS):
-            load = hub.load_hugging_face if library == "hf" else hub.load_timm
-            return load(name, spec, preprocess)
-        return hub.load_folder(path, preprocess)
+        return load_hub(spec, preprocess)
     if suffix == ".onnx":
         from diffcf_jax.regressors.onnx.load import load_onnx
 
@@ -128,7 +128,6 @@ def _network(spec: str, path: Path) -> Regressor:
     return assemble(model, None, Output(mean=unit.mean, scale=unit.scale), unit)
 
 
-def _beside(spec: str, model: Model) -> Preprocess | None:
-    if model.images or ":" in spec:
-        return None
-    return found_beside(Path(spec).expanduser())
+def _beside(model: Model) -> Preprocess | None:
+    path = Path(model.source)
+    return None if model.images or not path.is_file() else found_beside(path)

@@ -170,6 +170,6 @@ def test_other_folders_and_missing_libraries_are_named(tmp_path, monkeypatch):
     for name, spec in (("transformers", "hf:some/vit"), ("timm", "timm:resnet18")):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(
-            UserError, match=rf"{name} is missing: pip install 'diffcf_jax\[torch\]"
+            UserError, match=rf"is missing: pip install 'diffcf_jax\[torch\]' {name}"
         ):
             load_regressor(spec)
