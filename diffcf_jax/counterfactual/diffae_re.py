@@ -338,17 +338,18 @@ class DiffAERENewton(DiffAEREMethod):
     def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
         state = super().init(params, query, key)
-        z = state.z
-        return state.replace(
-            opt_state=NewtonState(
-                search=level_set.start(z),
-                merit=jnp.full((), jnp.inf),
-                slid=jnp.zeros((), jnp.int32),
-                kept=z,
-                read=jnp.zeros((), bool),
-                gradient=jnp.zeros_like(z),
-                earlier=jnp.zeros((self.answers - 1, *z.shape), z.dtype),
-            )
+        return state.replace(opt_state=self._start(state.z, 0))
+
+    def _start(self, z: Array, slid: int) -> NewtonState:
+        """What the solver knows at z: nothing, and how many slides are done."""
+        return NewtonState(
+            search=level_set.start(z),
+            merit=jnp.full((), jnp.inf),
+            slid=jnp.full((), slid, jnp.int32),
+            kept=z,
+            read=jnp.zeros((), bool),
+            gradient=jnp.zeros_like(z),
+            earlier=jnp.zeros((self.answers - 1, *z.shape), z.dtype),
         )
 
     def another(self, start: DiffAEREState, found: DiffAEREState) -> DiffAEREState:
