@@ -236,14 +236,12 @@ class ACREMethod:
         """
         options = self.options
         y_hat, gradient = self._attack(params, state)
-        loss_gradient = -2 * self._asked(state).miss(y_hat) * gradient
+        gradient = -2 * self._asked(state).miss(y_hat) * gradient  # of the loss
         # Once refined it has to come closer, in smaller steps: F_tau is noisy, and a lucky sample
         # is what failed.
         care = jnp.where(state.keep.any(), 0.5, 1.0)
         hit = self._asked(state).met(y_hat, care * options.threshold)
-        x_adv = pgd_update(
-            state.x_adv, loss_gradient, care * options.step_size, options.gradient_floor
-        )
+        x_adv = pgd_update(state.x_adv, gradient, care * options.step_size, options.gradient_floor)
         late = 4 * (state.iteration + 1) > 3 * self.iterations
         return self._moved(state, state.replace(x_adv=x_adv, late=late), y_hat, gradient, hit)
 
@@ -430,9 +428,8 @@ class ACRENewton(ACREMethod):
         # Once refined, the mask keeps the edit sparse: everything inside of it may move.
         floor = jnp.where(state.keep.any(), 0.0, options.gradient_floor)
         miss = asked.miss(y_hat)
-        x_adv = sized_update(
-            state.x_adv, -2 * miss * gradient, jnp.square(miss), options.largest_step, floor
-        )
+        gradient = -2 * miss * gradient  # of the loss
+        x_adv = sized_update(state.x_adv, gradient, jnp.square(miss), options.largest_step, floor)
         progress = state.progress.after(miss)
         last = state.iteration + 1 >= self.iterations
         late = state.late | progress.stalled(_PATIENCE) | last
