@@ -25,6 +25,7 @@ from .batch import Batch, Features, Measure, batches
 from .faces import attributes, correlation_difference, identity
 from .images import distances
 from .metric import METRICS
+from .originals import results_of_the_originals
 from .realism import realism
 from .regressor import Judge, load_judge, oracle, reactions, validity
 from .squares import squares
@@ -43,6 +44,8 @@ def evaluate(
     suite: str = "paper",
 ) -> dict[str, Any]:
     """Measures a results folder; writes metrics.json, metrics.csv and metrics_of_results.csv.
+
+    And cf_results.json and results_summary.csv, for the scripts of the paper.
 
     Args:
         results: the folder.
@@ -124,6 +127,9 @@ def evaluate(
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
     write_file(folder / RESULTS_CSV, _results_csv(explained, values).encode())
+    theirs = results_of_the_originals(explained, values)
+    for name, text in zip(("cf_results.json", "results_summary.csv"), theirs, strict=True):
+        write_file(folder / name, text.encode())
     return summary
 
 
