@@ -2,6 +2,10 @@
 
 python explain.py --config configs/squares_hybrid.py --workdir out_hybrid
 python -m eval.metrics --results out_hybrid
+
+On 48 of them, spread over the set: Square MAE 0.036, Background MAE 0.0004, success 100%, 7.1
+iterations (at most 16); the oracle's predictions are 0.019 from the target. Diff-AE-RE has 0.040,
+0.0025 and 0.018 on the same squares.
 """
 
 import ml_collections
