@@ -305,7 +305,7 @@ def _saver(writer: ResultWriter, explainer: Explainer) -> Callable[[Finished], N
             message = not_finite(record.name)
             writer.save_error(record.id, record.name, job.target, message, finished.answer)
             return
-        reason = stop_reason(found, job.target, threshold, unit)
+        reason = stop_reason(found, job.target, threshold, unit, finished.answer)
         writer.save(record, job.target, found, finished.seconds, reason, unit.name, finished.answer)
 
     return save
