@@ -305,6 +305,8 @@ class Reading:
         distance: D, from the input.
         gradient: of y [D], where `fresh`.
         slope: of D [D], where `sloped`.
+        fresh: whether y's gradient was taken.
+        sloped: whether D's was.
     """
 
     image: Array
@@ -321,9 +323,8 @@ class DiffAERENewton(DiffAEREMethod):
 
     Every iteration takes one gradient through the decoding: the prediction's until the target is
     met, from there on the distance's and the prediction's in turns. Of the images that meet the
-    target the one is kept with
-    the smallest D + 2 |price (target - y)|, the price being dD/dy along the shortest step: the
-    threshold's near edge is no bargain.
+    target the one is kept with the smallest D + 2 |price (target - y)|, the price being dD/dy along
+    the shortest step: the threshold's near edge is no bargain.
 
     A further answer moves orthogonally to the changes of z of the answers before.
     """
