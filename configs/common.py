@@ -70,6 +70,9 @@ def explaining(data: dict[str, Any], batch_size: str) -> ml_collections.ConfigDi
     # "0.2,0.8", "40..50" (anything within) or "min,max": every image gets every target; "": those
     # of the data set
     config.targets = ""
+    # "a,b": more oracles beside config.oracle, each a network directory, file or
+    # package.module:name; what they read is written into the results
+    config.oracles = ""
     config.batch_size = batch_size
     config.seed = 0
     return config

@@ -13,7 +13,7 @@ from diffcf_jax.checkpoint.network import Network, fingerprint
 from diffcf_jax.counterfactual.ac_re import ACRE
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.events import Event, Finished, Job, Stepped
-from diffcf_jax.counterfactual.methods import method_options
+from diffcf_jax.counterfactual.methods import bind_method, method_options
 from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.types import Counterfactual
 from diffcf_jax.data.masks import check_control, control_masks
@@ -27,7 +27,7 @@ from diffcf_jax.inputs import (
     check_targets,
     parse_batch_size,
 )
-from diffcf_jax.regressors.open import AnyRegressor, open_regressor
+from diffcf_jax.regressors.open import AnyRegressor, held_by, open_regressor
 from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.units import Unit
 
@@ -66,11 +66,13 @@ class Explainer:
     programs: a second call with the same number of images of the same size compiles nothing.
 
     Args:
-        generator: a DDPM for `ACRE`, a Diff-AE for `DiffAERE`; see `load_network`.
+        generator: a DDPM for `ACRE`, a Diff-AE for `DiffAERE` and `Hybrid`; see `load_network`.
         regressor: a `Network`; what `load_regressor` returns; a differentiable JAX function from
             images [B, H, W, 3] in [0, 1] to predictions [B]; or `(apply, variables)` with
             predictions `apply(variables, images)`.
-        method: `ACRE(...)` or `DiffAERE(...)`; its threshold is in the regressor's unit.
+        method: `ACRE(...)`, `DiffAERE(...)` or `Hybrid(...)`; its threshold is in the regressor's
+            unit.
+        refiner: a DDPM for `Hybrid`; the others take none.
         unit: of the regressor. Default: a network's own; for a function, that of its values.
         batch_size: images in work at a time, which changes no result; "auto": as many as fit
             into memory.
@@ -86,22 +88,22 @@ class Explainer:
         regressor: AnyRegressor,
         method: Options | None = None,
         *,
+        refiner: Network | None = None,
         unit: Unit | None = None,
         batch_size: int | str = 16,
         seed: int = 0,
     ):
         method = ACRE() if method is None else method
         if not isinstance(method, Options):
-            raise UserError(f"method={method!r} must be ACRE(...) or DiffAERE(...).")
-        if not isinstance(generator, Network):
-            raise UserError(
-                f"generator is of type {type(generator).__name__}; it must be a network: "
-                "load_network(DIRECTORY) reads one."
-            )
+            raise UserError(f"method={method!r} must be ACRE(...), DiffAERE(...) or Hybrid(...).")
+        _check_network(generator, "generator")
+        if refiner is not None:
+            _check_network(refiner, "refiner")
         batch_size = parse_batch_size(batch_size)
         check_seed(seed)
         keep_compiled_programs()
         self.generator = generator
+        self.refiner = refiner
         self.method = method
         self.seed = int(seed)
         self.image_size = int(generator.description["image_size"])
@@ -110,7 +112,7 @@ class Explainer:
         # The methods see what the network predicts, so that their options mean the same for
         # every label.
         scaled = dataclasses.replace(method, threshold=method.threshold / self.unit.scale)
-        self._bound = scaled.bind(generator, apply)
+        self._bound = bind_method(scaled, generator, apply, refiner, held_by(regressor))
         self._engine = Engine(self._bound, self.params, batch_size, self.seed)
 
     @property
@@ -120,8 +122,11 @@ class Explainer:
 
     @property
     def params(self) -> dict[str, Any]:
-        """The variables of both networks."""
-        return {"generator": self.generator.variables, "regressor": self._variables}
+        """The variables of all networks."""
+        params = {"generator": self.generator.variables, "regressor": self._variables}
+        if self.refiner is not None:
+            params["refiner"] = self.refiner.variables
+        return params
 
     def explain(
         self,
@@ -264,6 +269,14 @@ class Explainer:
         return f"Explainer({self.generator!r}, {self.method!r}, seed={self.seed})"
 
 
+def _check_network(network: Any, argument: str) -> None:
+    if not isinstance(network, Network):
+        raise UserError(
+            f"{argument} is of type {type(network).__name__}; it must be a network: "
+            "load_network(DIRECTORY) reads one."
+        )
+
+
 def explain(
     images: Any,
     target: Any,
@@ -271,6 +284,7 @@ def explain(
     generator: Network,
     regressor: AnyRegressor,
     method: Options | str = "ac-re",
+    refiner: Network | None = None,
     unit: Unit | None = None,
     seed: int = 0,
     batch_size: int | str = 16,
@@ -285,7 +299,8 @@ def explain(
         target: see `targets` of `Explainer.explain`.
         generator: see `Explainer`.
         regressor: see `Explainer`.
-        method: `ACRE(...)` or `DiffAERE(...)`; or "ac-re" or "diffae-re" with `options`.
+        method: see `Explainer`; or "ac-re", "diffae-re" or "hybrid" with `options`.
+        refiner: see `Explainer`.
         unit: see `Explainer`.
         seed: see `Explainer`.
         batch_size: see `Explainer`.
@@ -300,5 +315,13 @@ def explain(
         method = method_options(method, options)
     elif options:
         raise UserError(f"{next(iter(options))} is an option of the method: give it to {method!r}.")
-    explainer = Explainer(generator, regressor, method, unit=unit, batch_size=batch_size, seed=seed)
+    explainer = Explainer(
+        generator,
+        regressor,
+        method,
+        refiner=refiner,
+        unit=unit,
+        batch_size=batch_size,
+        seed=seed,
+    )
     return explainer.explain(images, target, masks=masks, mask_control=mask_control)

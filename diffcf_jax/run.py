@@ -23,8 +23,10 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.explainer import Explainer
 from diffcf_jax.explanation import is_finite, not_finite, stop_reason
+from diffcf_jax.files import to_uint8
 from diffcf_jax.inputs import (
     load_networks,
+    load_refiner,
     naming_option,
     parse_batch_size,
     parse_method,
@@ -34,6 +36,13 @@ from diffcf_jax.inputs import (
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.preemption import termination
 from diffcf_jax.progress import Progress
+from diffcf_jax.regressors.readings import (
+    Oracles,
+    Predict,
+    open_oracles,
+    other_outputs,
+    read_both,
+)
 from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.report.html import write_report
 from diffcf_jax.results.log import Key, read_results, result_key, write_results
@@ -65,6 +74,8 @@ def run(
     batch_size: int | str,
     seed: int,
     oracle: Mapping[str, Any] | None = None,
+    refiner: Mapping[str, Any] | None = None,
+    oracles: Oracles = "",
     from_scratch: bool = False,
 ) -> tuple[Path, list[str]]:
     """Explains every image of a data set for every target.
@@ -75,7 +86,8 @@ def run(
 
     Args:
         workdir: gets results.jsonl, images, summary.json, summary.csv and report.html.
-        method: `name`, "ac-re" or "diffae-re", and its options, see `ACRE` and `DiffAERE`.
+        method: `name`, "ac-re", "diffae-re" or "hybrid", and its options, see `ACRE`, `DiffAERE`
+            and `Hybrid`.
         generator: `checkpoint`, a network directory.
         regressor: `checkpoint`, a network directory; or `model`, see `load_networks`.
         data: `name`, `path`, `limit`, `convert`; and where images may change, see `Masks`.
@@ -84,6 +96,8 @@ def run(
         batch_size: images that a process works on at a time, or "auto", see `Explainer`.
         seed: of all randomness.
         oracle: `checkpoint` of a second regressor; only recorded, for `eval.metrics`.
+        refiner: `checkpoint` of a second generator, for a method that takes two.
+        oracles: others, see `oracle_sections`; they read every input and counterfactual.
         from_scratch: remove the results that the workdir holds first.
 
     Returns:
@@ -97,15 +111,22 @@ def run(
     start = time.monotonic()
     config = {
         "method": dict(method), "generator": dict(generator), "regressor": _given(regressor),
-        "oracle": dict(oracle or {}), "data": dict(data), "targets": targets,
-        "batch_size": batch_size, "seed": seed,
+        "oracle": dict(oracle or {}), **({"oracles": oracles} if oracles else {}),
+        "data": dict(data), "targets": targets, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
+    if refiner:
+        config["refiner"] = dict(refiner)
     statistics = Statistics()
     with _stops() as check:
         config["batch_size"] = parse_batch_size(batch_size)
         wanted = parse_targets(targets)
         networks = load_networks(generator, regressor, oracle)
-        explainer = _explainer(method, *networks, regressor, config["batch_size"], seed)
+        second = load_refiner(refiner)
+        explainer = _explainer(method, *networks, second, regressor, config["batch_size"], seed)
+        readings = {
+            **other_outputs(networks[1]),
+            **open_oracles(oracles, explainer.image_size),
+        }
         unit = explainer.unit
         config["regressor"]["unit"] = unit.name  # of all values in the results
         records = open_data(data, explainer.image_size)
@@ -137,7 +158,7 @@ def run(
                     writer.check()
 
                 jobs = _jobs(records, masks, share, writer, progress, go_on)
-                save = _saver(writer, explainer)
+                save = _saver(writer, explainer, readings)
                 for event in _save_all(explainer.stream(jobs, len(share), go_on), save):
                     statistics = statistics.add(event)
                     _show(progress, event)
@@ -168,6 +189,7 @@ def _explainer(
     method: Mapping[str, Any],
     generator_net: Network,
     regressor_net: Network | Regressor,
+    refiner_net: Network | None,
     regressor: Mapping[str, Any],
     batch_size: int | str,
     seed: int,
@@ -176,7 +198,13 @@ def _explainer(
     unit = regressor_unit(regressor_net, regressor)
     with naming_option():
         return Explainer(
-            generator_net, regressor_net, options, unit=unit, batch_size=batch_size, seed=seed
+            generator_net,
+            regressor_net,
+            options,
+            refiner=refiner_net,
+            unit=unit,
+            batch_size=batch_size,
+            seed=seed,
         )
 
 
@@ -295,7 +323,9 @@ def _save_all(events: Iterator[Event], save: Callable[[Finished], None]) -> Iter
             pending.result()
 
 
-def _saver(writer: ResultWriter, explainer: Explainer) -> Callable[[Finished], None]:
+def _saver(
+    writer: ResultWriter, explainer: Explainer, readings: Mapping[str, Predict]
+) -> Callable[[Finished], None]:
     unit, threshold = explainer.unit, explainer.method.threshold
 
     def save(finished: Finished) -> None:
@@ -306,7 +336,11 @@ def _saver(writer: ResultWriter, explainer: Explainer) -> Callable[[Finished], N
             writer.save_error(record.id, record.name, job.target, message, finished.answer)
             return
         reason = stop_reason(found, job.target, threshold, unit, finished.answer)
-        writer.save(record, job.target, found, finished.seconds, reason, unit.name, finished.answer)
+        saved = to_uint8(found.image, f"the counterfactual of {record.name}")
+        others = read_both(readings, record.image, saved) if readings else {}
+        writer.save(
+            record, job.target, found, finished.seconds, reason, unit.name, others, finished.answer
+        )
 
     return save
 

@@ -41,6 +41,7 @@ from diffcf_jax.counterfactual.types import (
 )
 from diffcf_jax.diffusion.sampler import bind, noise_and_denoise
 from diffcf_jax.diffusion.schedule import Diffusion
+from diffcf_jax.errors import UserError
 
 Array = jax.Array
 
@@ -136,8 +137,19 @@ class ACRE(Options):
     dilation: int = option(5, ODD)
     answers: int = option(1, COUNT, solver="newton")
 
-    def bind(self, generator: Network, regressor: Regressor) -> "ACREMethod":
-        """Return the method for a DDPM and a regressor (variables, images) -> predictions."""
+    def bind(
+        self, generator: Network, regressor: Regressor, held: Regressor | None = None
+    ) -> "ACREMethod":
+        """Return the method for a DDPM and a regressor (variables, images) -> predictions.
+
+        Steps by signs have no shortest one that holds other numbers: `held` must be None.
+        """
+        if held is not None:
+            raise UserError(
+                f"{self.name} cannot hold outputs: write report in place of hold in output, or use "
+                "Diff-AE-RE with its solver newton."
+            )
+        self._check_kind(generator)
         module = self._module(generator)
         diffusion = self._process(generator, "respacing", self.respacing)
         method = ACRENewton if self.solver == "newton" else ACREMethod

@@ -22,6 +22,7 @@ from diffcf_jax.counterfactual.options import (
     COUNT_OR_ZERO,
     NOT_NEGATIVE,
     POSITIVE,
+    OptionError,
     Options,
     one_of,
     option,
@@ -106,8 +107,16 @@ class DiffAERE(Options):
     distance_weight: float = option(0.0, NOT_NEGATIVE, solver="adam")
     answers: int = option(1, COUNT, solver="newton")
 
-    def bind(self, generator: Network, regressor: Regressor) -> "DiffAEREMethod":
-        """Return the method for a Diff-AE and a regressor (variables, images) -> predictions."""
+    def bind(
+        self, generator: Network, regressor: Regressor, held: Regressor | None = None
+    ) -> "DiffAEREMethod":
+        """Return the method for a Diff-AE and a regressor (variables, images) -> predictions.
+
+        `held`, (variables, images) -> [B, K], are numbers to keep; only Newton's solver can.
+        """
+        if held is not None and self.solver != "newton":
+            raise OptionError(f"solver={self.solver!r} cannot hold outputs: use newton, or report.")
+        self._check_kind(generator)
         module = self._module(generator)
         method = DiffAERENewton if self.solver == "newton" else DiffAEREMethod
         return method(
@@ -118,6 +127,7 @@ class DiffAERE(Options):
             decoding=self._process(generator, "decode_steps", f"ddim{self.decode_steps}"),
             regressor=regressor,
             optimizer=optax.adam(self.learning_rate),
+            held=held,
         )
 
 
@@ -135,6 +145,7 @@ class DiffAEREMethod:
         decoding: the process of the decoding.
         regressor: (variables, images) -> predictions.
         optimizer: of z.
+        held: (variables, images) -> [B, K], what Newton's solver keeps; None: nothing.
     """
 
     options: DiffAERE
@@ -144,6 +155,7 @@ class DiffAEREMethod:
     decoding: Diffusion
     regressor: Regressor
     optimizer: optax.GradientTransformation
+    held: Regressor | None = None
     shares_first_step: ClassVar[bool] = False
     answers: ClassVar[int] = 1
 
@@ -284,6 +296,8 @@ class NewtonState:
         read: whether the reconstruction has been read.
         gradient: of the prediction for it [D].
         earlier: [answers - 1, D], orthonormal, what earlier answers have changed; else 0.
+        others: [K] what is held reads in the reconstruction; None: nothing is held.
+        rows: its gradients there [K, D].
     """
 
     search: level_set.LevelSetState
@@ -293,6 +307,8 @@ class NewtonState:
     read: Array
     gradient: Array
     earlier: Array
+    others: Array | None = None
+    rows: Array | None = None
 
 
 @flax.struct.dataclass
@@ -307,6 +323,8 @@ class Reading:
         slope: of D [D], where `sloped`.
         fresh: whether y's gradient was taken.
         sloped: whether D's was.
+        others: [K] what is held reads; None: nothing is held.
+        rows: its gradients [K, D].
     """
 
     image: Array
@@ -316,6 +334,8 @@ class Reading:
     slope: Array
     fresh: Array
     sloped: Array
+    others: Array | None
+    rows: Array | None
 
 
 class DiffAERENewton(DiffAEREMethod):
@@ -324,7 +344,8 @@ class DiffAERENewton(DiffAEREMethod):
     Every iteration takes one gradient through the decoding: the prediction's until the target is
     met, from there on the distance's and the prediction's in turns. Of the images that meet the
     target the one is kept with the smallest D + 2 |price (target - y)|, the price being dD/dy along
-    the shortest step: the threshold's near edge is no bargain.
+    the shortest step: the threshold's near edge is no bargain. Numbers that are held cost one more
+    gradient through the decoding each, in every iteration.
 
     A further answer moves orthogonally to the changes of z of the answers before.
     """
@@ -339,19 +360,23 @@ class DiffAERENewton(DiffAEREMethod):
     def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
         state = super().init(params, query, key)
-        return state.replace(opt_state=self._start(state.z, 0))
-
-    def _start(self, z: Array, slid: int) -> NewtonState:
-        """What the solver knows at z: nothing, and how many slides are done."""
-        return NewtonState(
+        z = state.z
+        others = rows = None
+        if self.held is not None:
+            others = jnp.zeros_like(self._others(params, query.image))
+            rows = jnp.zeros((len(others), *z.shape), z.dtype)
+        solver = NewtonState(
             search=level_set.start(z),
             merit=jnp.full((), jnp.inf),
-            slid=jnp.full((), slid, jnp.int32),
+            slid=jnp.zeros((), jnp.int32),
             kept=z,
             read=jnp.zeros((), bool),
             gradient=jnp.zeros_like(z),
             earlier=jnp.zeros((self.answers - 1, *z.shape), z.dtype),
+            others=others,
+            rows=rows,
         )
+        return state.replace(opt_state=solver)
 
     def another(self, start: DiffAEREState, found: DiffAEREState) -> DiffAEREState:
         """The same search once more, orthogonal to the change of z that it has found."""
@@ -362,6 +387,29 @@ class DiffAERENewton(DiffAEREMethod):
         change = change / jnp.where(size > 0, size, 1)
         earlier = jnp.concatenate([change[None], earlier])[: len(earlier)]
         return start.replace(opt_state=start.opt_state.replace(earlier=earlier))
+
+    def resume(self, state: DiffAEREState, image: Array, y: Array) -> DiffAEREState:
+        """The search goes on from z for another query, and ends where it is met, without a slide.
+
+        Args:
+            state: of the search.
+            image: what is kept until a better one is found.
+            y: the prediction in it.
+        """
+        result = state.result.replace(
+            image=image,
+            y_final=y,
+            success=jnp.zeros((), bool),
+            stop=jnp.full_like(state.result.stop, Stop.ITERATIONS),
+        )
+        newton = state.opt_state
+        newton = newton.replace(
+            search=level_set.start(state.z),
+            merit=jnp.full_like(newton.merit, jnp.inf),
+            slid=jnp.full_like(newton.slid, self.options.slide),
+            kept=state.z,
+        )
+        return state.replace(opt_state=newton, stopped=jnp.zeros((), bool), result=result)
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """One step onto the level set, or along it; ends `slide` iterations after the target.
@@ -379,12 +427,19 @@ class DiffAERENewton(DiffAEREMethod):
             slope=jnp.zeros_like(state.z),
             fresh=jnp.ones((), bool),
             sloped=latent,
+            others=newton.others,
+            rows=newton.rows,
         )
         begins = newton.read & (state.iteration == 0)
         begun = select(begins, self._after(state, reconstruction), state)
         reading = self._look(params, begun)
         first = state.replace(
-            opt_state=newton.replace(read=jnp.ones((), bool), gradient=reading.gradient),
+            opt_state=newton.replace(
+                read=jnp.ones((), bool),
+                gradient=reading.gradient,
+                others=reading.others,
+                rows=reading.rows,
+            ),
             result=state.result.replace(reconstruction=reading.image, y_reconstruction=reading.y),
         )
         return select(newton.read | state.stopped, self._after(begun, reading), first)
@@ -409,7 +464,8 @@ class DiffAERENewton(DiffAEREMethod):
             distance, away = jax.value_and_grad(norm)(image - query.image)
             (gradient,) = pullback(jnp.where(sloped, away, toward))
             slope = gradient
-        return Reading(saved, y, distance, gradient, slope, fresh, sloped)
+        others, rows = self._held(params, saved, image, pullback)
+        return Reading(saved, y, distance, gradient, slope, fresh, sloped, others, rows)
 
     def _after(self, state: DiffAEREState, reading: Reading) -> DiffAEREState:
         """The state after an iteration that has read this."""
@@ -421,7 +477,7 @@ class DiffAERENewton(DiffAEREMethod):
         slope = level_set.outside(newton.earlier, reading.slope)
         onward, search, price = level_set.move(
             newton.search, state.z, state.z_0, y, miss, gradient, reading.fresh, slope,
-            reading.sloped, met,
+            reading.sloped, met, self._holding(newton, reading),
         )  # fmt: skip
 
         first = state.iteration == 0
@@ -457,3 +513,24 @@ class DiffAERENewton(DiffAEREMethod):
             result=result,
         )
         return advance(state, moved)
+
+    def _held(
+        self, params: Any, saved: Array, image: Array, pullback: Callable[..., Any]
+    ) -> tuple[Array | None, Array | None]:
+        """What the numbers that are held read in an image [K], and their gradients in z [K, D]."""
+        if self.held is None:
+            return None, None
+        others = self._others(params, saved)
+        _, of_image = jax.vjp(lambda image: self._others(params, image), image)
+        # One after the other: together they would need the memory of the decoding K times.
+        return others, jax.lax.map(lambda row: pullback(*of_image(row))[0], jnp.eye(len(others)))
+
+    def _holding(self, newton: NewtonState, reading: Reading) -> level_set.Held | None:
+        """What a step must not change: what is held, and what earlier answers have changed."""
+        if reading.rows is None:
+            return None
+        gaps = jnp.concatenate([newton.others - reading.others, jnp.zeros(self.answers - 1)])
+        return level_set.Held.of(jnp.concatenate([reading.rows, newton.earlier]), gaps)
+
+    def _others(self, params: Any, image: Array) -> Array:
+        return self.held(params["regressor"], image[None])[0]

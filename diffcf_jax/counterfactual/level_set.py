@@ -8,6 +8,13 @@ solution. With g the gradient of y and m the miss, target - y,
 The first term is Newton's, the shortest step that meets the target to first order; the second
 slides along the level set towards the input, as a distance D measures it. No step needs a rate:
 eta is the inverse of D's curvature along the last slide (Barzilai and Borwein, 1988).
+
+Other numbers h(z) can be held at h_0: with H their gradients and P = I - H^+ H, the step is the
+shortest that solves both linearised equations, g . s = m and H s = h_0 - h,
+
+    s = b + (m - g . b) P g / |P g|^2,   b = H^+ (h_0 - h),
+
+and the slide is projected by P as well.
 """
 
 import flax.struct
@@ -21,6 +28,7 @@ _FIRST_STEP = 0.25  # of a step onto the level set at most, as a share of |z_0|
 _NEXT_STEP = 0.5  # of later ones, as a share of the way come, |z - z_0|
 _LARGEST_SLIDE = 0.2  # of |z - z_0|
 _PATIENCE = 8  # iterations without progress
+_DEPENDENT = 1e-3  # of the largest eigenvalue: gradients closer than that are one
 
 
 @flax.struct.dataclass
@@ -77,6 +85,42 @@ def tangent(vector: Vector, gradient: Vector) -> Vector:
     size = jnp.linalg.norm(gradient)
     direction = gradient / jnp.where(size > 0, size, 1)
     return vector - jnp.vdot(vector, direction) * direction
+
+
+@flax.struct.dataclass
+class Held:
+    """Numbers h of z that a search keeps where they are.
+
+    Attributes:
+        rows: H [K, D], the gradient of each, of length one.
+        dual: the rows' pseudo-inverse [K, D], transposed: P v = v - dual^T (rows v).
+        back: H^+ (h_0 - h) [D], the shortest step that brings all of them back.
+    """
+
+    rows: Float[Array, "held code"]
+    dual: Float[Array, "held code"]
+    back: Vector
+
+    @classmethod
+    def of(cls, gradients: Float[Array, "held code"], gaps: Float[Array, " held"]) -> "Held":
+        """Return what holds numbers with these gradients, which are off by `gaps` = h_0 - h.
+
+        A number whose gradient is 0, or nearly a combination of the others', holds nothing.
+        """
+        sizes = jnp.linalg.norm(gradients, axis=1, keepdims=True)
+        safe = jnp.where(sizes > 0, sizes, 1)
+        rows = gradients / safe
+        dual = jnp.linalg.pinv(rows @ rows.T, rtol=_DEPENDENT, hermitian=True) @ rows
+        return cls(rows, dual, (gaps / safe[:, 0]) @ dual)
+
+    def project(self, vector: Vector) -> Vector:
+        """The part of a vector that does not change h to first order, P v."""
+        return vector - (self.rows @ vector) @ self.dual
+
+
+def _bounded(step: Vector, largest: Float[Scalar, ""]) -> Vector:
+    size = jnp.linalg.norm(step)
+    return step * jnp.minimum(1, largest / jnp.where(size > 0, size, 1))
 
 
 def outside(basis: Float[Array, "n code"], vector: Vector) -> Vector:
@@ -146,6 +190,7 @@ def move(
     slope: Vector,
     sloped: Bool[Scalar, ""],
     met: Bool[Scalar, ""],
+    held: Held | None = None,
 ) -> tuple[Vector, LevelSetState, Float[Scalar, ""]]:
     """One iteration: from a point and what was read there to the next point.
 
@@ -164,6 +209,7 @@ def move(
         slope: the distance's gradient at z, where `sloped`.
         sloped: whether there is one; only then the search slides.
         met: y meets the target.
+        held: what is to stay as it is, at z; None: nothing.
 
     Returns:
         The next point, the state, and the price: by how much the distance grows per unit of y,
@@ -173,14 +219,17 @@ def move(
     step = z - state.z
     change = jnp.where(first, 0.0, y - state.y)
     gradient = jnp.where(fresh, gradient, secant_gradient(state.gradient, step, change))
+    if held is not None:
+        slope = held.project(slope)
     slope = jnp.where(sloped, slope, state.slope)
+    toward = gradient if held is None else held.project(gradient)
 
-    squared = jnp.vdot(gradient, gradient)
-    price = jnp.vdot(slope, gradient) / jnp.where(squared > 0, squared, 1)
-    downhill = tangent(slope, gradient)
+    squared = jnp.vdot(toward, toward)
+    price = jnp.vdot(slope, toward) / jnp.where(squared > 0, squared, 1)
+    downhill = tangent(slope, toward)
     length = jnp.linalg.norm(downhill)
     reach = _LARGEST_SLIDE * jnp.linalg.norm(z - z_0) / jnp.where(length > 0, length, 1)
-    bend = tangent(slope - state.slope, gradient)
+    bend = tangent(slope - state.slope, toward)
     bent = jnp.vdot(bend, bend)
     eta = jnp.abs(jnp.vdot(z - state.slid_from, bend)) / jnp.where(bent > 0, bent, 1)
     eta = jnp.where(state.known & (bent > 0), jnp.minimum(eta, reach), reach)
@@ -188,7 +237,11 @@ def move(
     most = jnp.where(
         first, _FIRST_STEP * jnp.linalg.norm(z_0), _NEXT_STEP * jnp.linalg.norm(z - z_0)
     )
-    onward = z + newton_step(gradient, miss, most) - eta * downhill
+    back, left = jnp.zeros_like(z), miss
+    if held is not None:
+        back = _bounded(held.back, most)
+        left = miss - jnp.vdot(gradient, back)
+    onward = z + back + newton_step(toward, left, most) - eta * downhill
 
     past = ~state.known & (miss * state.miss < 0)
     far = jnp.abs(miss) >= 2 * jnp.abs(state.miss)

@@ -80,6 +80,7 @@ class Options:
 
     name: ClassVar[str]
     generator_kind: ClassVar[str]
+    refiner_kind: ClassVar[str | None] = None  # of the second generator, where there is one
 
     iterations: int = option(100, COUNT)
     threshold: float = option(0.05, NOT_NEGATIVE)
@@ -100,17 +101,27 @@ class Options:
                     f"{field.default!r}, or set solver={solver}."
                 )
 
-    def bind(self, generator: Network, regressor: Regressor) -> Method:
-        """Return the method's three functions for these networks; see `types.Method`."""
+    def bind(
+        self, generator: Network, regressor: Regressor, held: Regressor | None = None
+    ) -> Method:
+        """Return the method's three functions for these networks; see `types.Method`.
+
+        Raises:
+            UserError: the generator does not fit, or the method cannot hold numbers.
+        """
         raise NotImplementedError
 
-    def _module(self, generator: Network) -> Any:
-        """The generator's module with these options; refuses a generator of another kind."""
-        if generator.kind != self.generator_kind:
+    def _check_kind(self, network: Network, role: str = "generator") -> None:
+        """Refuses a generator, or a refiner, of another kind than the method's."""
+        kind = getattr(self, f"{role}_kind")
+        if network.kind != kind:
             raise UserError(
-                f"The method {self.name} needs a generator of kind {self.generator_kind}, "
-                f"but this one is a {generator.kind}."
+                f"The method {self.name} needs a {role} of kind {kind}, "
+                f"but this one is a {network.kind}."
             )
+
+    def _module(self, generator: Network) -> Any:
+        """The module of a generator with these options."""
         dtype = _PRECISIONS[self.precision]
         return generator.module.clone(dtype=dtype, remat=self.remat == "block")
 

@@ -82,7 +82,7 @@ class Counterfactual:
         iterations: optimisation steps done.
         curve: [largest number of iterations] the prediction that each step saw; NaN after the
             last one.
-        mask: [H, W, 1], 1 where the input was kept: by AC-RE, and by a mask.
+        mask: [H, W, 1], 1 where the input was kept: by AC-RE or the hybrid, and by a mask.
     """
 
     image: Array
@@ -117,7 +117,8 @@ class State(Protocol):
 class Method(Protocol):
     """A counterfactual method: three pure functions of one image.
 
-    `params` is {"generator": variables, "regressor": variables}. No function looks at another
+    `params` is {"generator": variables, "regressor": variables}, and "refiner" for a method that
+    takes two generators. No function looks at another
     image, and every draw comes from `key` and the iteration, so that images can be batched, placed
     and interrupted in any way.
 

@@ -67,6 +67,12 @@ def open_regressor(
     return unit or Unit(), apply, variables
 
 
+def held_by(regressor: Any) -> Callable[[Any, jax.Array], jax.Array] | None:
+    """Return the function of (variables, images) to what a regressor holds; None: nothing."""
+    holds = isinstance(regressor, Regressor) and regressor.output.hold
+    return regressor.held if holds else None
+
+
 def _check_output(function: Callable[[jax.Array], jax.Array], size: int) -> None:
     out = jax.eval_shape(function, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))
     if getattr(out, "shape", None) != (2,):

@@ -116,3 +116,8 @@ def whole(text: str) -> int:
     if not re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
         raise ValueError("it must be a whole number")
     return int(text)
+
+
+def wholes(text: str) -> tuple[int, ...]:
+    """Read whole numbers separated by commas."""
+    return tuple(map(whole, text.split(",")))

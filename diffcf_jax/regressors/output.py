@@ -30,6 +30,8 @@ class Output:
         mean: of the labels that the model was trained on, if these were standardised.
         scale: the same.
         exp: the model predicts the logarithm.
+        hold: other columns that the method is to keep as they are in the input.
+        report: other columns whose values are written into the results.
     """
 
     name: str | None = None
@@ -40,6 +42,8 @@ class Output:
     mean: float = 0.0
     scale: float = 1.0
     exp: bool = False
+    hold: tuple[int, ...] = ()
+    report: tuple[int, ...] = ()
 
     def __post_init__(self):
         ways = [self.column is not None, self.expectation is not None, self.ordinal]
@@ -49,6 +53,8 @@ class Output:
             )
         if self.softmax is not None and self.expectation is None:
             raise UserError("output has softmax without expectation: give expectation=0..80.")
+        if (self.hold or self.report) and self.column is None:
+            raise UserError("output has hold or report without column: give column=N.")
         if self.scale == 0:
             raise UserError("output has scale=0: give the spread of the labels.")
 
@@ -65,11 +71,15 @@ class Output:
                 f"{len(self.expectation)} values: give one for each, such as "
                 f"expectation=0..{count - 1}."
             )
-        if self.column is not None and not -count <= self.column < count:
-            raise UserError(
-                f"{what} has {count} outputs per image and no column={self.column}: give a column "
-                f"from 0 to {count - 1}."
-            )
+        columns = () if self.column is None else (self.column, *self.hold, *self.report)
+        for column in columns:
+            if not -count <= column < count:
+                raise UserError(
+                    f"{what} has {count} outputs per image and no column {column}: give a column "
+                    f"from 0 to {count - 1}."
+                )
+        if len({column % count for column in columns}) < len(columns):
+            raise UserError("output has a column twice in column, hold and report: give it once.")
         if self.column is None and self.expectation is None and not self.ordinal and count != 1:
             raise UserError(
                 f"{what} has {count} outputs per image: give column=N, ordinal=true, or, for a "
@@ -91,6 +101,11 @@ class Output:
             y = self.mean + self.scale * y
         return jnp.exp(y) if self.exp else y
 
+    def others(self, z: jax.Array) -> jax.Array:
+        """Return the columns to hold and to report [B, K] of outputs [B, ...], float32."""
+        z = z.reshape(z.shape[0], -1).astype(jnp.float32)
+        return z[:, np.asarray(self.hold + self.report, np.int64)]
+
     def __str__(self) -> str:
         default = Output()
         return options.as_text(
@@ -106,6 +121,7 @@ _READERS = {
     "name": options.word, "column": options.whole, "expectation": options.numbers,
     "softmax": options.yes_or_no, "ordinal": options.yes_or_no, "mean": options.number,
     "scale": options.number, "exp": options.yes_or_no,
+    "hold": options.wholes, "report": options.wholes,
 }  # fmt: skip
 
 

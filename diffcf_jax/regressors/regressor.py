@@ -87,6 +87,15 @@ class Regressor:
         self.output.check(z.shape, self.source)
         return self.unit.normalise(self.output(z))
 
+    def others(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Return the outputs that are held or reported [B, K], as the model has them."""
+        z = self.model.apply(variables, self.preprocess(images))
+        return self.output.others(z)
+
+    def held(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Return the outputs that are held [B, K], the first ones of `others`."""
+        return self.others(variables, images)[:, : len(self.output.hold)]
+
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return predictions [B] in the unit of the labels."""
         return self.unit.denormalise(self.apply(self.variables, images))

@@ -28,7 +28,7 @@ _FOLDER = Path(__file__).parent
 _SHARP_UP_TO = 96
 _THUMBNAIL = 192
 
-_METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE"}
+_METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE", "hybrid": "Hybrid"}
 
 _METRICS = {  # name in summary.json -> (label, what it is)
     "success_rate": ("Success rate", "prediction for the saved image within {threshold} target"),
@@ -89,6 +89,7 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
         for row in results
         for value in (row["y_initial"], row["y_final"], *(ends(row["target"]) or ()))
     )
+    readings = list(dict.fromkeys(name for row in results for name in row.get("readings", {})))
 
     def with_unit(number: str, unit: str | None = unit) -> str:
         return f"{number} {unit}" if unit else number
@@ -111,7 +112,9 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
         columns=[
             (with_unit(title, f"({unit})" if unit and title in _IN_UNIT else None), *rest)
             for title, *rest in _COLUMNS
-        ],
+        ]
+        + [(name, f"what {name} reads after", "number") for name in readings],
+        readings=readings,
         shown=[
             {
                 **row,

@@ -54,6 +54,15 @@ def _is_curve(value: Any) -> bool:
     return isinstance(value, list) and all(y is None or _is_number(y) for y in value)
 
 
+def _are_readings(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(pair, dict)
+        and pair.keys() == {"before", "after"}
+        and all(y is None or _is_number(y) for y in pair.values())
+        for pair in value.values()
+    )
+
+
 _ERROR_KEYS = {
     **{"id": _is_count, "name": _is_text, "target": _is_target, "answer": _is_count},
     "error": _is_text,
@@ -176,6 +185,8 @@ def _parse_line(line: bytes) -> dict[str, Any]:
     row = parse_json(line.decode())
     is_error = "error" in row
     row.setdefault("answer", 1)  # what was written before there could be several
+    if not is_error and not _are_readings(row.get("readings", {})):
+        raise ValueError(f'"readings" has the value {short(row["readings"])}')
     for key, is_valid in (_ERROR_KEYS if is_error else _RESULT_KEYS).items():
         if key not in row:
             raise ValueError(f'"{key}" is missing')

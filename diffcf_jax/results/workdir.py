@@ -24,7 +24,7 @@ from diffcf_jax.workdir import CONFIG, differences, read_config
 # content.
 MAY_CHANGE = (
     "batch_size", "oracle", "data.limit", "data.convert", "method.remat", "method.answers",
-    "generator", "regressor.checkpoint", "regressor.original", "regressor.convert",
+    "generator", "refiner", "regressor.checkpoint", "regressor.original", "regressor.convert",
     "regressor.model",
 )  # fmt: skip
 

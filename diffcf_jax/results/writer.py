@@ -18,7 +18,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
@@ -119,6 +119,7 @@ class ResultWriter:
         seconds: float,
         reason: str | None = None,
         unit: str | None = None,
+        readings: Mapping[str, Mapping[str, float]] | None = None,
         answer: int = 1,
     ) -> dict[str, Any]:
         """Writes the images of a finished input, then its line, and returns that line.
@@ -130,6 +131,7 @@ class ResultWriter:
             seconds: time spent on this image.
             reason: why it did not succeed, one sentence; None when it did.
             unit: of the target and all predictions.
+            readings: name -> what an oracle or another output says, `before` and `after`.
             answer: which one for this target, from 1; the number of further ones becomes part of
                 the file names (`a_answer_2.png`).
 
@@ -184,6 +186,11 @@ class ResultWriter:
             "square_mask": paths.get("square_mask"),
             "curve": _trim_curve(counterfactual.curve),
         }
+        if readings:
+            row["readings"] = {
+                name: {key: _number(y) for key, y in pair.items()}
+                for name, pair in readings.items()
+            }
         self._append(row)
         return row
 

@@ -25,10 +25,11 @@ def distance(z):
     return jnp.linalg.norm(z - Z_0 + 1e-12)
 
 
-def search(y, target, iterations, threshold=1e-4, pixel=False):
+def search(y, target, iterations, threshold=1e-4, pixel=False, hold=None):
     """Yields the points of a search with the distance |z - z_0|.
 
-    `pixel`: one gradient an iteration, the prediction's or the distance's.
+    `pixel`: one gradient an iteration, the prediction's or the distance's. `hold`: a function of
+    z whose values are to stay.
     """
     z, state = Z_0, level_set.start(Z_0)
     for _ in range(iterations):
@@ -40,9 +41,29 @@ def search(y, target, iterations, threshold=1e-4, pixel=False):
         fresh = ~sloped if pixel else jnp.ones((), bool)
         gradient = jnp.where(fresh, gradient, jnp.nan)
         slope = jnp.where(sloped, slope, jnp.nan)
-        z, state, _ = level_set.move(
-            state, z, Z_0, value, target - value, gradient, fresh, slope, sloped, met
+        held = (
+            None if hold is None else level_set.Held.of(jax.jacobian(hold)(z), hold(Z_0) - hold(z))
         )
+        z, state, _ = level_set.move(
+            state, z, Z_0, value, target - value, gradient, fresh, slope, sloped, met, held
+        )
+
+
+def shortest_way(zero):
+    """The distance from Z_0 to the nearest point where a vector-valued function is 0."""
+    start = np.asarray(Z_0, np.float64)
+    nearest = scipy.optimize.minimize(
+        lambda z: np.sum((z - start) ** 2),
+        start,
+        jac=lambda z: 2 * (z - start),
+        constraints={
+            "type": "eq",
+            "fun": lambda z: np.asarray(zero(jnp.asarray(z)), np.float64),
+            "jac": lambda z: np.asarray(jax.jacobian(zero)(jnp.asarray(z)), np.float64),
+        },
+        tol=1e-10,
+    )
+    return np.sqrt(nearest.fun)
 
 
 @pytest.mark.parametrize("miss", [0.3, -0.2, 0.0])
@@ -86,21 +107,10 @@ def test_a_linear_target_is_met_by_the_second_point():
 @pytest.mark.parametrize("pixel", [False, True])
 def test_a_search_finds_the_nearest_point_of_the_level_set(pixel):
     target = float(quadratic(Z_0)) + 1.0
-    nearest = scipy.optimize.minimize(
-        lambda z: np.sum((z - np.asarray(Z_0, np.float64)) ** 2),
-        np.asarray(Z_0, np.float64),
-        jac=lambda z: 2 * (z - np.asarray(Z_0, np.float64)),
-        constraints={
-            "type": "eq",
-            "fun": lambda z: np.float64(quadratic(jnp.asarray(z))) - target,
-            "jac": lambda z: np.asarray(jax.grad(quadratic)(jnp.asarray(z)), np.float64),
-        },
-        tol=1e-10,
-    )
     points = list(search(quadratic, target, 12, threshold=0.05, pixel=pixel))
     last = min(points[6:], key=lambda z: abs(float(quadratic(z)) - target))
     np.testing.assert_allclose(quadratic(last), target, atol=1e-3)
-    shortest = np.linalg.norm(nearest.x - np.asarray(Z_0))
+    shortest = shortest_way(lambda z: quadratic(z)[None] - target)
     np.testing.assert_allclose(distance(last), shortest, rtol=0.01)
 
 
@@ -129,3 +139,45 @@ def test_progress_stalls_where_nothing_comes_closer():
     # Near the target a half of what is left counts.
     near = level_set.Progress.start().after(jnp.float32(100.0)).after(jnp.float32(0.01))
     assert not near.after(jnp.float32(0.004)).stalled(1)
+
+
+ROWS = jnp.asarray([[1.0, 0.5, -0.3, 0.0], [0.0, 1.0, 1.0, 2.0]])
+
+
+def test_a_held_step_is_the_shortest_that_solves_all_equations():
+    gaps, miss = jnp.asarray([0.2, -0.1]), 0.3
+    held = level_set.Held.of(ROWS, gaps)
+    start = level_set.start(Z_0)
+    nothing, no = jnp.zeros(4), jnp.zeros((), bool)
+    z, _, _ = level_set.move(
+        start, Z_0, Z_0, linear(Z_0), miss, WEIGHTS, ~no, nothing, no, no, held
+    )
+    equations = np.concatenate([np.asarray(WEIGHTS)[None], ROWS])
+    shortest = np.linalg.lstsq(equations, np.asarray([miss, *gaps]), rcond=None)[0]
+    assert np.linalg.norm(shortest) < 0.25 * np.linalg.norm(Z_0)  # the step's bound
+    np.testing.assert_allclose(z - Z_0, shortest, atol=1e-5)
+
+
+def test_what_has_no_gradient_of_its_own_holds_nothing():
+    vector = jnp.asarray([1.0, 2.0, 3.0, 4.0])
+    alone = level_set.Held.of(ROWS[:1], jnp.zeros(1)).project(vector)
+    np.testing.assert_allclose(ROWS[0] @ alone, 0, atol=1e-5)
+    twice = jnp.stack([ROWS[0], 3 * ROWS[0], 0 * ROWS[0]])
+    found = level_set.Held.of(twice, jnp.asarray([0.1, 0.3, 5.0]))
+    np.testing.assert_allclose(found.project(vector), alone, atol=1e-5)
+    np.testing.assert_allclose(ROWS[0] @ found.back, 0.1, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixel", [False, True])
+def test_a_search_meets_its_target_while_other_numbers_stay(pixel):
+    def hold(z):
+        return jnp.stack([z[0] + 0.3 * z[1] ** 2, jnp.sin(z[3]) + 0.1 * z[2]])
+
+    target = quadratic(Z_0) + 1.0
+    free = list(search(quadratic, target, 30, pixel=pixel))[-1]
+    found = list(search(quadratic, target, 60, pixel=pixel, hold=hold))[-1]
+    np.testing.assert_allclose(quadratic(found), target, atol=1e-3)
+    np.testing.assert_allclose(hold(found), hold(Z_0), atol=1e-3)
+    assert np.abs(hold(free) - hold(Z_0)).max() > 0.05
+    shortest = shortest_way(lambda z: jnp.append(hold(z) - hold(Z_0), quadratic(z) - target))
+    np.testing.assert_allclose(distance(found), shortest, rtol=0.01)

@@ -1,18 +1,20 @@
 """Newton's solver of both methods, beside the paper's on the same networks."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcf_jax.counterfactual.ac_re import ACRENewton
+from diffcf_jax.counterfactual.ac_re import ACRE, ACRENewton
 from diffcf_jax.counterfactual.batching import Engine
-from diffcf_jax.counterfactual.diffae_re import DiffAERENewton
+from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAERENewton
 from diffcf_jax.counterfactual.events import Finished
 from diffcf_jax.counterfactual.signed_steps import sized_update
 from diffcf_jax.counterfactual.types import Query, Stop
+from diffcf_jax.errors import UserError
 from tests.counterfactual import methods
 
 SOLVERS = {"ac-re": ACRENewton, "diffae-re": DiffAERENewton}
@@ -184,3 +186,28 @@ def test_a_sized_step_changes_a_linear_prediction_by_what_is_missing():
     np.testing.assert_array_equal(moved[0], edge[0])
     np.testing.assert_allclose(jnp.vdot(weights, moved - edge), 0.7 * 0.02, rtol=1e-4)
     assert jnp.isfinite(sized_update(x, 0 * weights, 1.0, 1.0, 0.3)).all()
+
+
+def test_held_outputs_stay_and_only_newton_in_latent_space_holds_them():
+    params = methods.variables()
+
+    def other(v, images):  # what the free search changes along with the prediction
+        return jnp.stack([images[..., 0].mean((1, 2)), (images[..., 1] ** 2).mean((1, 2))], 1)
+
+    free = newton("diffae-re")
+    jobs = methods.make_jobs(free, params)[1:3]
+
+    def changes(method):
+        found = explain(method, jobs)
+        assert all(result.success for result in found.values())
+        pair = [[found[job.id].reconstruction, found[job.id].image] for job in jobs]
+        read = [np.asarray(other(None, jnp.asarray(np.stack(images)))) for images in pair]
+        return np.abs([after - before for before, after in read]).max(0)
+
+    held, before = changes(dataclasses.replace(free, held=other)), changes(free)
+    assert (held < 0.1 * before).all(), (held, before)
+    network = types.SimpleNamespace(kind="ddpm")
+    with pytest.raises(UserError, match="ac-re cannot hold outputs: write report in place"):
+        ACRE().bind(network, methods.regressor, other)
+    with pytest.raises(UserError, match="solver='adam' cannot hold outputs: use newton"):
+        DiffAERE(solver="adam").bind(network, methods.regressor, other)

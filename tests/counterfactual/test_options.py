@@ -118,7 +118,9 @@ def test_half_precision_is_close(setting, usual):
         ("ac-re", {"respacing": "ten"}, "respacing='ten': The respacing 'ten' is not understood"),
         ("ac-re", {"taus": 3}, "taus is no option of ac-re: did you mean tau"),
         ("ac-re", {"colour": 3}, "colour is no option of ac-re: choose from iterations, "),
-        ("ac", {}, "name='ac' is no method; choose one of ac-re, diffae-re"),
+        ("hybrid", {"share": 1.5}, "share=1.5 must be a number from 0 to 1"),
+        ("hybrid", {"border": 4}, "border=4 must be an odd whole number"),
+        ("ac", {}, "name='ac' is no method; choose one of ac-re, diffae-re, hybrid"),
         ("diffae-re", {"distance": "l7"}, "distance='l7' must be one of l1, l2"),
         ("diffae-re", {"distance_space": "image"}, "distance_space='image' must be one of latent"),
         (

@@ -18,6 +18,7 @@ SOLVERS = {
     "diffae-re adam": methods.diffae_re,
     "ac-re newton": lambda: newton("ac-re"),
     "diffae-re newton": lambda: newton("diffae-re"),
+    "hybrid": methods.hybrid,
 }
 LEFT = np.zeros((methods.SIZE, methods.SIZE), bool)
 LEFT[:, :7] = True
@@ -43,7 +44,8 @@ def read(image):
 def setting(request):
     """A method, its jobs of three images, and their results."""
     method = SOLVERS[request.param]()
-    near = methods.make_jobs(methods.METHODS[request.param.split()[0]](), methods.variables(), 3)
+    paper = methods.METHODS.get(request.param.split()[0], methods.diffae_re)()
+    near = methods.make_jobs(paper, methods.variables(), 3)
     x, y = near[0].image, near[0].target
     here = read(x)
     above, below = max(y, here), min(y, here)  # of the input and its reconstruction

@@ -26,7 +26,12 @@ def test_outputs_equal_their_equations():
 
 
 def test_texts_round_trip():
-    for text in ("", "name=age column=3 mean=40 scale=2.5", "expectation=0..80 softmax=true"):
+    for text in (
+        "",
+        "name=age column=3 mean=40 scale=2.5",
+        "expectation=0..80 softmax=true",
+        "column=0 hold=2 report=-1,1",
+    ):
         assert str(parse_output(text)) == text
 
 
@@ -35,6 +40,7 @@ def test_texts_round_trip():
     [
         ("column=1 ordinal=true", "more than one of column, expectation and ordinal"),
         ("softmax=true", "softmax without expectation"),
+        ("hold=1", "hold or report without column: give column=N"),
         ("scale=0 column=1", "has scale=0"),
         ("expectation=80..0", "80..0 must count upwards"),
         ("expectation=0..999999", "must count upwards"),
@@ -46,3 +52,12 @@ def test_texts_round_trip():
 def test_wrong_texts_are_told(text, expected):
     with pytest.raises(UserError, match=expected):
         parse_output(text)
+
+
+def test_columns_that_are_held_or_reported():
+    output = parse_output("column=0 hold=3 report=-1,1")
+    np.testing.assert_array_equal(output.others(Z), Z[:, [3, 4, 1]])
+    with pytest.raises(UserError, match="no column 7: give a column from 0 to 4"):
+        parse_output("column=0 hold=7").check((2, 5), "m.onnx")
+    with pytest.raises(UserError, match="has a column twice in column, hold and report"):
+        parse_output("column=4 report=-1").check((2, 5), "m.onnx")

@@ -10,7 +10,7 @@ from diffcf_jax.results.answers import pairwise_distances, together
 from diffcf_jax.results.log import order_of, read_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
-from eval.metrics import diversity
+from eval.metrics.evaluate import diversity
 from tests.results.made import make_counterfactual, make_record
 
 GREYS = {1: 0.0, 2: 51 / 255, 3: 1.0}

@@ -37,6 +37,7 @@ class _Reader:
 
     path: Path
     opsets: Mapping[str, int]
+    beside: dict[Path, memoryview]  # files of weights, each mapped once
 
     def tensor(self, data: memoryview) -> tuple[str, np.ndarray]:
         fields = read_fields(data)
@@ -79,7 +80,9 @@ class _Reader:
                 f"{self.path} keeps its weights in {short(name)}, which is missing: put that file "
                 "beside it, or export with external_data=False."
             )
-        data = map_file(path)
+        if path not in self.beside:
+            self.beside[path] = map_file(path)
+        data = self.beside[path]
         try:
             start = int(entries.get("offset", 0))
             length = int(entries.get("length", size))
@@ -163,7 +166,7 @@ class _Reader:
 
 
 def read_model(path: str | Path) -> Model:
-    """Read an ONNX file.
+    """Read an ONNX file; weights are views into the files, of which nothing is copied.
 
     Raises:
         UserError: it is missing, cut short, no ONNX file, or its weights lie outside its folder.
@@ -175,7 +178,7 @@ def read_model(path: str | Path) -> Model:
         if 7 not in fields or 8 not in fields:
             raise WireError("it holds no graph")
         opsets = dict(_opset(value) for value in fields[8])
-        reader = _Reader(path, opsets)
+        reader = _Reader(path, opsets, {})
         return Model(
             graph=reader.graph(fields[7][-1]),
             functions=dict(reader.function(value) for value in fields.get(25, [])),

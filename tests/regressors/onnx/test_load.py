@@ -1,3 +1,5 @@
+import mmap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from diffcf_jax import load_regressor
 from diffcf_jax.errors import UserError
+from diffcf_jax.regressors.onnx.parse import read_model
 from tests.regressors import onnx_files as files
 
 IMAGES = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
@@ -140,20 +143,45 @@ def test_images_of_another_size_are_resized_to_the_models(tmp_path):
         load_regressor(tmp_path / "m.onnx", "size=9", "column=1")
 
 
+def external(name, shape, location, offset, length):
+    """A tensor whose numbers lie in a file beside the model."""
+    entries = {"location": location, "offset": str(offset), "length": str(length)}
+    return files.message(
+        *[(1, size) for size in shape], (2, 1), (8, name), (14, 1),
+        *[(13, files.message((1, key), (2, text))) for key, text in entries.items()],
+    )  # fmt: skip
+
+
+def test_weights_are_views_into_files_that_are_mapped_once(tmp_path):
+    (tmp_path / "w.data").write_bytes(np.arange(32, dtype=np.float32).tobytes())
+    places = {"a": 0, "b": 64}
+    beside = [external(name, (4, 4), "w.data", place, 64) for name, place in places.items()]
+    nodes = [files.node("MatMul", "x,w", "y")]
+    inside = {"w": np.ones((8, 8), np.float32)}
+    path = files.save(tmp_path / "m.onnx", nodes, inside, tensors=beside)
+    constants = read_model(path).graph.constants
+
+    def mapped(array):
+        while isinstance(array, np.ndarray):
+            array = array.base
+        return array.obj
+
+    maps = {name: mapped(constants[name]) for name in "wab"}
+    assert all(isinstance(found, mmap.mmap) for found in maps.values())
+    assert maps["a"] is maps["b"] is not maps["w"]
+    np.testing.assert_array_equal(constants["b"].ravel(), np.arange(16, 32))
+
+
 def test_weights_beside_the_file_are_read_and_others_refused(tmp_path):
     dense = np.arange(3, dtype=np.float32)[:, None] * np.ones(3, np.float32)
 
     def model(location, length=36):
-        entries = {"location": location, "offset": "4", "length": str(length)}
-        external = files.message(
-            (1, 3), (1, 3), (2, 1), (8, "w"), (14, 1),
-            *[(13, files.message((1, key), (2, text))) for key, text in entries.items()],
-        )  # fmt: skip
         nodes = [
             files.node("GlobalAveragePool", "x", "p"), files.node("Flatten", "p", "f"),
             files.node("MatMul", "f,w", "y"),
         ]  # fmt: skip
-        return files.save(tmp_path / "m.onnx", nodes, output=("b", 3), tensors=[external])
+        tensors = [external("w", (3, 3), location, 4, length)]
+        return files.save(tmp_path / "m.onnx", nodes, output=("b", 3), tensors=tensors)
 
     (tmp_path / "w.data").write_bytes(b"0000" + dense.tobytes())
     y = column(model("w.data"))(IMAGES)
