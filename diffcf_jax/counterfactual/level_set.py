@@ -128,6 +128,8 @@ def outside(basis: Float[Array, "n code"], vector: Vector) -> Vector:
 
     0 where less than a thousandth is left, which rounding would decide.
     """
+    if not len(basis):
+        return vector
     rest = vector - (basis @ vector) @ basis
     enough = jnp.linalg.norm(rest) > 1e-3 * jnp.linalg.norm(vector)
     return jnp.where(enough | ~jnp.isfinite(vector).all(), rest, 0)

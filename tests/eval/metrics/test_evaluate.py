@@ -36,7 +36,7 @@ def save_tiny(folder, seed, **description):
     return lambda images: np.asarray(apply(variables, np.asarray(images, np.float32)))
 
 
-def write_run(folder, pairs, config):
+def write_run(folder, pairs, config, answer=1):
     """Saves (record, counterfactual image) pairs as explain.py does."""
     with ResultWriter(folder, [record.name for record, _ in pairs]) as writer:
         for record, image in pairs:
@@ -44,7 +44,7 @@ def write_run(folder, pairs, config):
                 **{"image": image, "reconstruction": image, "success": True, "iterations": 7},
                 **{"y_initial": 0.0, "y_reconstruction": 0.0, "y_final": 0.5, "curve": [0.5]},
             )
-            writer.save(record, record.target, counterfactual, 1.0)
+            writer.save(record, record.target, counterfactual, 1.0, answer=answer)
     rows = read_results(folder)
     write_summary(folder, summarise(rows, config, 1.0, {}))
     return rows
@@ -210,6 +210,22 @@ def test_errors_are_in_the_unit_of_the_run(tmp_path):
     (line,) = (s for s in format_table(summary["metrics"]).splitlines() if "final_error" in s)
     assert line.endswith(" years")
     assert (tmp_path / "out" / "metrics.csv").read_text().count(",years\n") == 3
+
+
+def test_several_answers_have_a_diversity(tmp_path):
+    save_tiny(tmp_path / "regressor", 0)
+    config = {
+        "method": {"threshold": 0.05},
+        "regressor": {"checkpoint": str(tmp_path / "regressor")},
+    }
+    image = Squares("validation", limit=1).images[0]
+    record = Record(0, "a.png", image, target=0.4)
+    write_run(tmp_path / "out", [(record, image.astype(np.float32) / 255)], config)
+    write_run(tmp_path / "out", [(record, np.zeros(image.shape, "f4"))], config, answer=2)
+    summary = evaluate(tmp_path / "out")
+    assert summary["n"] == summary["metrics"]["iterations"]["n"] == 2
+    assert summary["metrics"]["diversity"]["n"] == 1
+    assert summary["metrics"]["diversity"]["mean"] == pytest.approx(image.mean() / 255)
 
 
 def test_other_images_have_no_square_metrics(tmp_path):
