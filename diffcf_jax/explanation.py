@@ -249,7 +249,8 @@ class Explanation:
             Record(id, name, to_uint8(self.input[i], name)),
             self.config["regressor"]["unit"],
         )
-        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit, answer)
+        seconds, reason = float(self.seconds[i]), self.reason[i]
+        writer.save(record, target, found, seconds, reason, unit, answer=answer)
 
 
 def _targets(found: Iterable[float | str]) -> np.ndarray:
