@@ -249,7 +249,9 @@ class Explanation:
             Record(id, name, to_uint8(self.input[i], name)),
             self.config["regressor"]["unit"],
         )
-        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit, answer)
+        writer.save(
+            record, target, found, float(self.seconds[i]), self.reason[i], unit, answer=answer
+        )
 
 
 def _targets(found: Iterable[float | str]) -> np.ndarray:
