@@ -24,12 +24,13 @@ from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
 from .batch import Batch, Features, Measure, batches
 from .faces import attributes, correlation_difference, identity
 from .images import distances
-from .metric import METRICS
+from .metric import METRICS, OF_FACES
 from .originals import results_of_the_originals
-from .realism import realism
+from .perceptual import lpips, s3
+from .realism import INCEPTION, set_metrics
 from .regressor import Judge, load_judge, oracle, reactions, validity
 from .squares import squares
-from .weights import load_features
+from .weights import load_networks
 
 SUITES = ("paper", "full")
 RESULTS_CSV = "metrics_of_results.csv"
@@ -141,14 +142,15 @@ class Plan:
         measures: groups of metrics of single results.
         features: networks on whose features sets of images are compared, by name.
         attributes: the attribute network, for `cd`; None leaves that out.
-        line: whether the predictions are compared with the targets as a line.
+        full: whether there are all metrics of sets: more than Inception's `fid`, and the line of
+            the predictions over the targets.
         missing: metric -> what it needs.
     """
 
     measures: Sequence[Measure]
     features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
     attributes: Features | None = None
-    line: bool = False
+    full: bool = False
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -165,30 +167,40 @@ def make_plan(
     Raises:
         UserError: a network in `weights` is broken or of another kind.
     """
-    networks = load_features(weights)
+    networks = load_networks(weights)
     measures: list[Measure] = [squares] if masks else []
     measures.append(validity(threshold))
     measures += [oracle(name, judge, threshold) for name, judge in oracles.items()]
     measures.append(distances)
-    if "identity" in networks:
-        measures.append(identity(networks["identity"]))
-    if "attributes" in networks:
-        measures.append(attributes(networks["attributes"], networks["attributes_originals"]))
+    measures += [
+        lpips(name, distance)
+        for name, distance in networks.distances.items()
+        if full or not METRICS[name].full
+    ]
+    features = networks.features
+    if "identity" in features:
+        measures.append(identity(features["identity"]))
+    if "attributes" in features:
+        measures.append(attributes(features["attributes"], features["attributes_originals"]))
     missing = {
         name: metric.needs
         for name, metric in METRICS.items()
         if metric.needs
         and metric.network not in networks
         and (full or not metric.full)
-        and not masks  # they are of faces
+        and not (masks and metric.network in OF_FACES)
     }
     if not full:
-        return Plan(measures, missing=missing)
+        sets = {name: features[name] for name in (INCEPTION,) if name in features}
+        return Plan(measures, sets, missing=missing)
     measures.append(reactions(predict, threshold))
-    sets = {name: networks[name] for name in ("identity",) if name in networks}
+    if "simsiam" in features:
+        measures.append(s3(features["simsiam"]))
+    compared = (INCEPTION, "identity", *networks.own)
+    sets = {name: features[name] for name in compared if name in features}
     if predict.features is not None:
         sets["regressor"] = predict.features
-    return Plan(measures, sets, networks.get("attributes"), True, missing)
+    return Plan(measures, sets, features.get("attributes"), True, missing)
 
 
 def measure(
@@ -221,12 +233,14 @@ def measure(
         for name, found in pairs.items()
     }
     y = np.concatenate(predictions)
-    sets = _line(y, targets) if plan.line else {}
+    measured = {name: np.concatenate(found) for name, found in values.items()}
+    sets = _line(y, targets) if plan.full else {}
     for name in plan.features:
-        sets |= {f"{key}_{name}": value for key, value in realism(*joined[name]).items()}
+        succeeded = measured["success_rate"] == 1
+        sets |= set_metrics(name, *joined[name], succeeded, plan.full)
     if plan.attributes is not None:
         sets["cd"] = correlation_difference(*joined["y"], *joined["a"])
-    return y, {name: np.concatenate(found) for name, found in values.items()}, sets
+    return y, measured, sets
 
 
 def format_table(
