@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 
@@ -49,7 +48,7 @@ def golden(name: str) -> dict[str, Any]:
     return json.loads(path.read_text())[name]
 
 
-def converted(kind: str, name: str) -> tuple[nn.Module, Any]:
+def converted(kind: str, name: str) -> tuple[Any, Any]:
     """Returns the network that the converter makes of a narrow original, and its variables."""
     from diffcf_jax.checkpoint.convert import import_network
     from diffcf_jax.checkpoint.network import build_module

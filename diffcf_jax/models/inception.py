@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffcf_jax.models.cpu.valid_conv import valid_conv
 from diffcf_jax.models.resize import resize_tensorflow1
 
 IMAGE_SIZE = 299
@@ -26,8 +27,9 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ {self.features}"]:
         """Return the activations."""
         x = nn.Conv(
-            self.features, self.kernel, self.stride, self.padding, use_bias=False, name="conv"
-        )(x)
+            self.features, self.kernel, self.stride, self.padding, use_bias=False,
+            conv_general_dilated=valid_conv, name="conv",
+        )(x)  # fmt: skip
         return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="bn")(x))
 
 
