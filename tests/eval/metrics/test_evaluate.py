@@ -21,7 +21,8 @@ from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from eval.metrics.batch import BATCH_SIZE, batches
 from eval.metrics.compare import compare, format_comparison
-from eval.metrics.evaluate import Plan, evaluate, format_table, measure
+from eval.metrics.evaluate import evaluate, format_table, measure
+from eval.metrics.plan import Plan
 from eval.metrics.regressor import load_judge, oracle, validity
 from eval.metrics.squares import square_metrics, squares
 from tests import tiny
