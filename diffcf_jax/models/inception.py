@@ -11,7 +11,7 @@ from diffcf_jax.models.resize import resize_tensorflow1
 
 IMAGE_SIZE = 299
 
-# Of a layer in a chain: its name, its channels in units, its kernel (1x1 if missing), its stride
+# One layer of a chain: its name, its channels in units, its kernel (1x1 if missing), its stride
 Layer = tuple
 
 
@@ -176,7 +176,7 @@ def inception_input(x: Float[Array, "b _ _ 3"]) -> Float[Array, "b 299 299 3"]:
 
 
 def _chain(unit: int, x: Array, *layers: Layer) -> Array:
-    """Apply convolutions after each other; one with a stride has no padding."""
+    """Apply convolutions one after the other; one with a stride has no padding."""
     for name, units, *rest in layers:
         padding = "VALID" if len(rest) == 2 else "SAME"
         x = ConvNorm(units * unit, *rest, padding=padding, name=name)(x)
