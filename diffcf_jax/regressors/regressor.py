@@ -136,11 +136,15 @@ def assemble(model: Model, preprocess: Preprocess | None, output: Output, unit: 
     Raises:
         UserError: they do not fit each other.
     """
-    return Regressor(model, _completed(model, preprocess), _decided(model, output), unit)
+    return Regressor(model, completed(model, preprocess), _decided(model, output), unit)
 
 
-def _completed(model: Model, preprocess: Preprocess | None) -> Preprocess:
-    """The pre-processing with what only the model knows."""
+def completed(model: Model, preprocess: Preprocess | None) -> Preprocess:
+    """Return the pre-processing with what only the model knows.
+
+    Raises:
+        UserError: there is none, or they do not fit each other.
+    """
     if preprocess is None and not model.images:
         raise UserError(
             f"{model.source} does not say how images are prepared for it: give preprocess, such as "

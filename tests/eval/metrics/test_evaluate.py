@@ -21,7 +21,8 @@ from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from eval.metrics.batch import BATCH_SIZE, batches
 from eval.metrics.compare import compare, format_comparison
-from eval.metrics.evaluate import Plan, evaluate, format_table, measure
+from eval.metrics.evaluate import evaluate, format_table, measure
+from eval.metrics.plan import Plan
 from eval.metrics.regressor import load_judge, oracle, validity
 from eval.metrics.squares import square_metrics, squares
 from tests import tiny
@@ -226,6 +227,25 @@ def test_several_answers_have_a_diversity(tmp_path):
     assert summary["n"] == summary["metrics"]["iterations"]["n"] == 2
     assert summary["metrics"]["diversity"]["n"] == 1
     assert summary["metrics"]["diversity"]["mean"] == pytest.approx(image.mean() / 255)
+
+
+def test_networks_in_a_folder_add_their_metrics(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 2, 32, 32, 3), np.uint8)
+    pairs = [
+        (Record(i, f"{i}.png", x, target=0.5), y.astype(np.float32) / 255)
+        for i, (x, y) in enumerate(zip(*images, strict=True))
+    ]
+    write_run(tmp_path / "out", pairs, {"method": {"threshold": 0.05}})
+    tiny.save(tmp_path / "regressor", {**tiny.REGRESSOR, "image_size": 32})
+    for name, kind in (("inception", "inception"), ("lpips", "lpips"), ("lpips_vgg", "lpips")):
+        model = {"width": 4} | ({"backbone": "vgg"} if name == "lpips_vgg" else {})
+        tiny.save(tmp_path / "nets" / name, {"kind": kind, "model": model, "image_size": 299})
+    summary = evaluate(tmp_path / "out", tmp_path / "regressor", weights=tmp_path / "nets")
+    metrics = summary["metrics"]
+    assert metrics["fid"]["mean"] > 0 and metrics["fid"]["low"] is None
+    assert metrics["lpips"]["n"] == 2 and metrics["lpips"]["mean"] != 0
+    assert not {"sfid", "fid_inception", "lpips_vgg", "cmmd"} & set(metrics)  # of the full suite
+    assert set(summary["not_computed"]) == {"fs", "fva", "mnac", "mnac_originals"}
 
 
 def test_other_images_have_no_square_metrics(tmp_path):
