@@ -98,7 +98,7 @@ class Regressor:
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return predictions [B] in the unit of the labels."""
-        return self.unit.denormalise(self.apply(self.variables, images))
+        return self.unit.denormalise(self.apply(self.variables, jnp.asarray(images)))
 
     def fingerprint(self) -> str:
         """Return a hash of the model, its pre-processing and its output."""
