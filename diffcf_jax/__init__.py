@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffcf_jax.checkpoint.store import load_network
     from diffcf_jax.counterfactual.ac_re import ACRE
     from diffcf_jax.counterfactual.diffae_re import DiffAERE
+    from diffcf_jax.counterfactual.hybrid import Hybrid
     from diffcf_jax.explainer import Explainer, Progress, explain
     from diffcf_jax.explanation import Explanation
     from diffcf_jax.regressors.load import load_regressor
@@ -28,6 +29,7 @@ _HOMES = {
     "DiffAERE": "counterfactual.diffae_re",
     "Explainer": "explainer",
     "Explanation": "explanation",
+    "Hybrid": "counterfactual.hybrid",
     "Network": "checkpoint.network",
     "Progress": "explainer",
     "Range": "target",
@@ -38,8 +40,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "ACRE", "DiffAERE", "Explainer", "Explanation", "Network", "Progress", "Range", "Unit",
-    "UserError", "explain", "load_network", "load_regressor",
+    "ACRE", "DiffAERE", "Explainer", "Explanation", "Hybrid", "Network", "Progress", "Range",
+    "Unit", "UserError", "explain", "load_network", "load_regressor",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from diffcf_jax.checkpoint.network import Network, fingerprint
 from diffcf_jax.counterfactual.ac_re import ACRE
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.events import Event, Finished, Job, Stepped
-from diffcf_jax.counterfactual.methods import method_options
+from diffcf_jax.counterfactual.methods import bind_method, method_options
 from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.types import Counterfactual
 from diffcf_jax.data.masks import check_control, control_masks
@@ -37,9 +37,9 @@ class Progress:
     """How far a call of `Explainer.explain` has come.
 
     Attributes:
-        done: finished images.
-        total: all images.
-        successes: finished images that reach their target.
+        done: finished searches, one per image, target and answer.
+        total: all searches.
+        successes: finished searches that reach their target.
         distance: mean |prediction - target| of the images in work, in the regressor's unit.
     """
 
@@ -66,11 +66,13 @@ class Explainer:
     programs: a second call with the same number of images of the same size compiles nothing.
 
     Args:
-        generator: a DDPM for `ACRE`, a Diff-AE for `DiffAERE`; see `load_network`.
+        generator: a DDPM for `ACRE`, a Diff-AE for `DiffAERE` and `Hybrid`; see `load_network`.
         regressor: a `Network`; what `load_regressor` returns; a differentiable JAX function from
             images [B, H, W, 3] in [0, 1] to predictions [B]; or `(apply, variables)` with
             predictions `apply(variables, images)`.
-        method: `ACRE(...)` or `DiffAERE(...)`; its threshold is in the regressor's unit.
+        method: `ACRE(...)`, `DiffAERE(...)` or `Hybrid(...)`; its threshold is in the regressor's
+            unit.
+        refiner: a DDPM for `Hybrid`; the others take none.
         unit: of the regressor. Default: a network's own; for a function, that of its values.
         batch_size: images in work at a time, which changes no result; "auto": as many as fit
             into memory.
@@ -86,22 +88,22 @@ class Explainer:
         regressor: AnyRegressor,
         method: Options | None = None,
         *,
+        refiner: Network | None = None,
         unit: Unit | None = None,
         batch_size: int | str = 16,
         seed: int = 0,
     ):
         method = ACRE() if method is None else method
         if not isinstance(method, Options):
-            raise UserError(f"method={method!r} must be ACRE(...) or DiffAERE(...).")
-        if not isinstance(generator, Network):
-            raise UserError(
-                f"generator is of type {type(generator).__name__}; it must be a network: "
-                "load_network(DIRECTORY) reads one."
-            )
+            raise UserError(f"method={method!r} must be ACRE(...), DiffAERE(...) or Hybrid(...).")
+        _check_network(generator, "generator")
+        if refiner is not None:
+            _check_network(refiner, "refiner")
         batch_size = parse_batch_size(batch_size)
         check_seed(seed)
         keep_compiled_programs()
         self.generator = generator
+        self.refiner = refiner
         self.method = method
         self.seed = int(seed)
         self.image_size = int(generator.description["image_size"])
@@ -110,13 +112,21 @@ class Explainer:
         # The methods see what the network predicts, so that their options mean the same for
         # every label.
         scaled = dataclasses.replace(method, threshold=method.threshold / self.unit.scale)
-        self._bound = scaled.bind(generator, apply, held_by(regressor))
+        self._bound = bind_method(scaled, generator, apply, refiner, held_by(regressor))
         self._engine = Engine(self._bound, self.params, batch_size, self.seed)
 
     @property
+    def answers(self) -> int:
+        """Answers per image and target."""
+        return self._bound.answers
+
+    @property
     def params(self) -> dict[str, Any]:
-        """The variables of both networks."""
-        return {"generator": self.generator.variables, "regressor": self._variables}
+        """The variables of all networks."""
+        params = {"generator": self.generator.variables, "regressor": self._variables}
+        if self.refiner is not None:
+            params["refiner"] = self.refiner.variables
+        return params
 
     def explain(
         self,
@@ -142,7 +152,8 @@ class Explainer:
                 `data.masks.control_mask`.
 
         Returns:
-            An `Explanation` in the order of `images`.
+            An `Explanation` in the order of `images`; where the method gives several answers per
+            image, they follow each other.
 
         Raises:
             UserError: an argument does not fit; nothing was computed.
@@ -155,21 +166,23 @@ class Explainer:
         masks = control_masks(masks, mask_control, images, self.seed, names)
         asked = zip(images, targets.tolist(), masks, strict=True)
         jobs = [Job(i, x, target, None, mask) for i, (x, target, mask) in enumerate(asked)]
-        finished: dict[int, Finished] = {}
-        progress = Progress(0, len(jobs), 0, float("nan"))
+        finished: dict[tuple[int, int], Finished] = {}
+        progress = Progress(0, len(jobs) * self.answers, 0, float("nan"))
         for event in self.stream(jobs, count=len(jobs)):
             if isinstance(event, Finished):
-                finished[event.job.id] = event
+                finished[event.job.id, event.answer] = event
             progress = progress.after(event)
             if on_progress is not None:
                 on_progress(progress)
-        results = [finished[i] for i in range(len(jobs))]
+        results = [finished[key] for key in sorted(finished)]
+        of = [one.job.id for one in results]
         counterfactuals = [one.counterfactual for one in results]
         result: Counterfactual = jax.tree.map(lambda *rows: np.stack(rows), *counterfactuals)
         return Explanation(
-            names=names,
-            input=images,
-            target=targets,
+            names=tuple(names[i] for i in of),
+            input=images[of],
+            target=targets[of],
+            answer=np.asarray([one.answer for one in results], np.int32),
             image=result.image,
             reconstruction=result.reconstruction,
             y_initial=result.y_initial,
@@ -177,8 +190,14 @@ class Explainer:
             y_final=result.y_final,
             success=result.success,
             reason=tuple(
-                stop_reason(one, target, self.method.threshold, self.unit)
-                for one, target in zip(counterfactuals, targets.tolist(), strict=True)
+                stop_reason(
+                    one.counterfactual,
+                    one.job.target,
+                    self.method.threshold,
+                    self.unit,
+                    one.answer,
+                )
+                for one in results
             ),
             iterations=result.iterations,
             seconds=np.asarray([one.seconds for one in results], np.float32),
@@ -201,7 +220,7 @@ class Explainer:
             check: called after every step; raises where the work is to end, see `Engine.run`.
 
         Yields:
-            `Compiled`, `Stepped` and `Finished` events; every job ends with a `Finished`.
+            `Compiled`, `Stepped` and `Finished` events; every job has a `Finished` per answer.
         """
         unit, originals = self.unit, {}
 
@@ -216,11 +235,14 @@ class Explainer:
             if isinstance(event, Stepped):
                 event = dataclasses.replace(event, misses=unit.scale * event.misses)
             elif isinstance(event, Finished):
+                number = event.job.id
                 event = dataclasses.replace(
                     event,
-                    job=originals.pop(event.job.id),
+                    job=originals[number],
                     counterfactual=unit.denormalise_result(event.counterfactual),
                 )
+                if event.answer == self.answers:
+                    del originals[number]
             yield event
 
     def config(self) -> dict[str, Any]:
@@ -247,6 +269,14 @@ class Explainer:
         return f"Explainer({self.generator!r}, {self.method!r}, seed={self.seed})"
 
 
+def _check_network(network: Any, argument: str) -> None:
+    if not isinstance(network, Network):
+        raise UserError(
+            f"{argument} is of type {type(network).__name__}; it must be a network: "
+            "load_network(DIRECTORY) reads one."
+        )
+
+
 def explain(
     images: Any,
     target: Any,
@@ -254,6 +284,7 @@ def explain(
     generator: Network,
     regressor: AnyRegressor,
     method: Options | str = "ac-re",
+    refiner: Network | None = None,
     unit: Unit | None = None,
     seed: int = 0,
     batch_size: int | str = 16,
@@ -268,7 +299,8 @@ def explain(
         target: see `targets` of `Explainer.explain`.
         generator: see `Explainer`.
         regressor: see `Explainer`.
-        method: `ACRE(...)` or `DiffAERE(...)`; or "ac-re" or "diffae-re" with `options`.
+        method: see `Explainer`; or "ac-re", "diffae-re" or "hybrid" with `options`.
+        refiner: see `Explainer`.
         unit: see `Explainer`.
         seed: see `Explainer`.
         batch_size: see `Explainer`.
@@ -283,5 +315,13 @@ def explain(
         method = method_options(method, options)
     elif options:
         raise UserError(f"{next(iter(options))} is an option of the method: give it to {method!r}.")
-    explainer = Explainer(generator, regressor, method, unit=unit, batch_size=batch_size, seed=seed)
+    explainer = Explainer(
+        generator,
+        regressor,
+        method,
+        refiner=refiner,
+        unit=unit,
+        batch_size=batch_size,
+        seed=seed,
+    )
     return explainer.explain(images, target, masks=masks, mask_control=mask_control)

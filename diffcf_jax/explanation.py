@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,24 +12,34 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, to_uint8
 from diffcf_jax.report.html import write_report
+from diffcf_jax.report.notebook import inline
+from diffcf_jax.report.sheet import sheet
 from diffcf_jax.results.log import image_path, order_of, read_results, write_results
 from diffcf_jax.results.summary import environment, read_summary, summarise, write_summary
 from diffcf_jax.results.workdir import check_config
 from diffcf_jax.results.writer import ResultWriter
-from diffcf_jax.target import Range, Target, parse_target
+from diffcf_jax.target import Range, Target, parse_target, plain
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked, write_config
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Explanation:
     """Counterfactuals of B images; every value is in the regressor's unit.
 
+    Where a method gives several answers for an image and target, each is one of the B, after the
+    one before it.
+
     Attributes:
         names: of the images, B of them.
         input: [B, H, W, 3] float32 in [0, 1], the images that were explained.
         target: [B] float32, the values that the counterfactuals were to reach; where not all were
             numbers an array of objects: numbers, `Range`s, "min" and "max".
+        answer: [B] int32, which answer for its image and target each is, from 1.
         image: [B, H, W, 3] in [0, 1], the counterfactuals, exactly as they are saved.
         reconstruction: [B, H, W, 3] in [0, 1], what the generator makes of the unchanged inputs.
         y_initial: [B] float32, predictions for the inputs.
@@ -42,7 +52,7 @@ class Explanation:
         seconds: [B] float32, each image's share of the time of the steps.
         curve: [B, largest number of iterations] float32, the prediction that each step saw; NaN
             after the last one.
-        mask: [B, H, W, 1], 1 where AC-RE, or a mask, kept the input; else 0. None in an
+        mask: [B, H, W, 1], 1 where the method, or a mask, kept the input; else 0. None in an
             explanation that was loaded, since it is not saved.
         config: the method's options, the unit, the seed, as plain values.
     """
@@ -50,6 +60,7 @@ class Explanation:
     names: tuple[str, ...]
     input: np.ndarray
     target: np.ndarray
+    answer: np.ndarray
     image: np.ndarray
     reconstruction: np.ndarray
     y_initial: np.ndarray
@@ -147,6 +158,7 @@ class Explanation:
             names=tuple(row["name"] for row in rows),
             input=images("input"),
             target=_targets(row["target"] for row in rows),
+            answer=np.asarray([row["answer"] for row in rows], np.int32),
             image=images("cf"),
             reconstruction=images("reconstruction"),
             y_initial=numbers("y_initial"),
@@ -161,8 +173,63 @@ class Explanation:
             config=read_summary(folder)["config"],
         )
 
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """Return one row per result: name, target, the predictions, success, reason, cost.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("to_dataframe needs pandas: pip install 'diffcf_jax[plot]'.") from None
+        columns = ("y_initial", "y_reconstruction", "y_final", "success", "reason", "iterations")
+        return pandas.DataFrame(
+            {"name": self.names, "target": [plain(t) for t in self.target]}
+            | {column: list(getattr(self, column)) for column in (*columns, "seconds")}
+        )
+
+    def plot(self, name: str | None = None) -> "Figure":
+        """Draw all results of an image on one sheet, as `diffcf figure` does.
+
+        Args:
+            name: of the image; None: the first one.
+
+        Returns:
+            A matplotlib figure, which notebooks show and `savefig` writes.
+
+        Raises:
+            UserError: there is no such image; matplotlib is not installed.
+        """
+        name = self.names[0] if name is None else name
+        rows = [row for row in self._rows() if row["name"] == name]
+        if not rows:
+            raise UserError(f"This explanation has no image {name}: use one of its names.")
+        images = {"input": self.input, "reconstruction": self.reconstruction, "cf": self.image}
+        return sheet(
+            rows,
+            lambda row, key: to_uint8(images[key][row["index"]], name),
+            self.config["regressor"]["unit"],
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first results with their images."""
+        return inline(self._rows(), self.input, self.image, repr(self))
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The results as results.jsonl has them, without files, with their `index`."""
+        predictions = ("y_initial", "y_reconstruction", "y_final")
+        return [
+            {
+                "index": i, "id": i, "name": name, "target": plain(self.target[i]),
+                "success": bool(self.success[i]), "reason": self.reason[i],
+                **{key: float(getattr(self, key)[i]) for key in predictions},
+            }
+            for i, name in enumerate(self.names)
+        ]  # fmt: skip
+
     def _save_one(self, writer: ResultWriter, i: int, id: int) -> None:
-        name, target = self.names[i], self.target[i]
+        name, target, answer = self.names[i], self.target[i], int(self.answer[i])
         found = Counterfactual(
             image=self.image[i],
             reconstruction=self.reconstruction[i],
@@ -176,18 +243,18 @@ class Explanation:
             mask=None,
         )
         if not is_finite(found):
-            writer.save_error(id, name, target, self.reason[i] or not_finite(name))
+            writer.save_error(id, name, target, self.reason[i] or not_finite(name), answer)
             return
         record, unit = (
             Record(id, name, to_uint8(self.input[i], name)),
             self.config["regressor"]["unit"],
         )
-        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit)
+        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit, answer)
 
 
-def _targets(plain: Iterable[float | str]) -> np.ndarray:
+def _targets(found: Iterable[float | str]) -> np.ndarray:
     """What `check_targets` returned, from JSON."""
-    targets = [parse_target(t) if isinstance(t, str) else t for t in plain]
+    targets = [parse_target(t) if isinstance(t, str) else t for t in found]
     if not any(isinstance(target, Range | str) for target in targets):
         return np.asarray(targets, np.float32)
     objects = np.empty(len(targets), object)
@@ -195,7 +262,9 @@ def _targets(plain: Iterable[float | str]) -> np.ndarray:
     return objects
 
 
-def stop_reason(found: Counterfactual, target: Target, threshold: float, unit: Unit) -> str | None:
+def stop_reason(
+    found: Counterfactual, target: Target, threshold: float, unit: Unit, answer: int = 1
+) -> str | None:
     """Why a search did not succeed, one sentence; None if it did.
 
     Args:
@@ -203,6 +272,7 @@ def stop_reason(found: Counterfactual, target: Target, threshold: float, unit: U
         target: of the search, in that unit.
         threshold: in that unit.
         unit: named in the sentence.
+        answer: which one it is.
     """
     if found.success:
         return None
@@ -211,6 +281,8 @@ def stop_reason(found: Counterfactual, target: Target, threshold: float, unit: U
         return f"the regressor's prediction is not finite {steps}"
     if found.stop == Stop.GRADIENT:
         return f"the gradient of the regressor is not finite {steps}"
+    if found.stop == Stop.FLAT and answer > 1:
+        return f"nothing that earlier answers left unchanged moves the prediction {steps}"
     if found.stop == Stop.FLAT:
         return (
             f"the gradient of the regressor is zero {steps}: it is flat there, or rounds what it "

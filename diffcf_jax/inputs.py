@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffcf_jax.checkpoint.convert import describe_unconverted
+from diffcf_jax.checkpoint.diffusers import is_diffusers
 from diffcf_jax.checkpoint.network import REGRESSORS, Network, abstract_variables, build_module
 from diffcf_jax.checkpoint.store import load_network, read_description
 from diffcf_jax.counterfactual.methods import method_options
@@ -43,6 +44,23 @@ def load_networks(
     networks = _load("generator", generator), _load_regressor(regressor)
     _check_pair(*networks)
     return networks
+
+
+def load_refiner(config: Config | None) -> Network | None:
+    """Loads the second generator of a method that takes two; None where the config has none.
+
+    Args:
+        config: `checkpoint`, a network directory.
+
+    Raises:
+        UserError: the checkpoint is missing or broken.
+    """
+    return _load("refiner", config) if config else None
+
+
+def abstract_refiner(config: Config | None) -> Network | None:
+    """The same network with the shapes of its weights instead of the weights."""
+    return _abstract("refiner", config) if config else None
 
 
 def abstract_networks(generator: Config, regressor: Config) -> tuple[Network, Network | Regressor]:
@@ -282,10 +300,10 @@ def _check_fetched(sections: Mapping[str, Config]) -> None:
 
 
 def _is_there(config: Config) -> bool:
-    return (
-        bool(config.get("model"))
-        or (find_checkpoint(config["checkpoint"]) / "network.json").is_file()
-    )
+    if config.get("model"):
+        return True
+    directory = find_checkpoint(config["checkpoint"])
+    return (directory / "network.json").is_file() or is_diffusers(directory)
 
 
 def _load(role: str, config: Config) -> Network:

@@ -22,7 +22,12 @@ from diffcf_jax.errors import UserError
 _COMMANDS = {
     "explain": ("diffcf_jax.main:explain", "Explain images: search counterfactuals for them."),
     "train": ("diffcf_jax.main:train", "Train a generator, a regressor or an oracle."),
-    "evaluate": ("diffcf_jax.eval.metrics:main", "Measure the results of a finished run."),
+    "evaluate": ("diffcf_jax.eval.metrics.__main__:main", "Measure the results of a finished run."),
+    "report": ("diffcf_jax.report.command:report", "Write the report of a finished run anew."),
+    "figure": ("diffcf_jax.report.command:figure", "Draw figures and animations of a run."),
+    "compare": ("diffcf_jax.eval.metrics.compare:main", "Compare measured runs, image by image."),
+    "ablate": ("diffcf_jax.eval.protocols.ablate:main", "Try other values of a config's keys."),
+    "paper": ("diffcf_jax.eval.protocols.paper:main", "Reproduce a table of the paper."),
     "check-regressor": (
         "diffcf_jax.regressors.command:main",
         "Check how a regressor of any format is read.",

@@ -26,6 +26,7 @@ from diffcf_jax.explanation import is_finite, not_finite, stop_reason
 from diffcf_jax.files import to_uint8
 from diffcf_jax.inputs import (
     load_networks,
+    load_refiner,
     naming_option,
     parse_batch_size,
     parse_method,
@@ -44,7 +45,7 @@ from diffcf_jax.regressors.readings import (
 )
 from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.report.html import write_report
-from diffcf_jax.results.log import read_results, result_key, write_results
+from diffcf_jax.results.log import Key, read_results, result_key, write_results
 from diffcf_jax.results.summary import (
     engine_figures,
     environment,
@@ -59,7 +60,7 @@ from diffcf_jax.results.workdir import (
     start_over,
 )
 from diffcf_jax.results.writer import ResultWriter
-from diffcf_jax.target import Target, as_text, plain
+from diffcf_jax.target import Target, as_text
 from diffcf_jax.workdir import locked, write_config
 
 
@@ -73,6 +74,7 @@ def run(
     batch_size: int | str,
     seed: int,
     oracle: Mapping[str, Any] | None = None,
+    refiner: Mapping[str, Any] | None = None,
     oracles: Oracles = "",
     from_scratch: bool = False,
 ) -> tuple[Path, list[str]]:
@@ -84,7 +86,8 @@ def run(
 
     Args:
         workdir: gets results.jsonl, images, summary.json, summary.csv and report.html.
-        method: `name`, "ac-re" or "diffae-re", and its options, see `ACRE` and `DiffAERE`.
+        method: `name`, "ac-re", "diffae-re" or "hybrid", and its options, see `ACRE`, `DiffAERE`
+            and `Hybrid`.
         generator: `checkpoint`, a network directory.
         regressor: `checkpoint`, a network directory; or `model`, see `load_networks`.
         data: `name`, `path`, `limit`, `convert`; and where images may change, see `Masks`.
@@ -93,6 +96,7 @@ def run(
         batch_size: images that a process works on at a time, or "auto", see `Explainer`.
         seed: of all randomness.
         oracle: `checkpoint` of a second regressor; only recorded, for `eval.metrics`.
+        refiner: `checkpoint` of a second generator, for a method that takes two.
         oracles: others, see `oracle_sections`; they read every input and counterfactual.
         from_scratch: remove the results that the workdir holds first.
 
@@ -110,12 +114,15 @@ def run(
         "oracle": dict(oracle or {}), **({"oracles": oracles} if oracles else {}),
         "data": dict(data), "targets": targets, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
+    if refiner:
+        config["refiner"] = dict(refiner)
     statistics = Statistics()
     with _stops() as check:
         config["batch_size"] = parse_batch_size(batch_size)
         wanted = parse_targets(targets)
         networks = load_networks(generator, regressor, oracle)
-        explainer = _explainer(method, *networks, regressor, config["batch_size"], seed)
+        second = load_refiner(refiner)
+        explainer = _explainer(method, *networks, second, regressor, config["batch_size"], seed)
         readings = {
             **other_outputs(networks[1]),
             **open_oracles(oracles, explainer.image_size),
@@ -131,12 +138,17 @@ def run(
             _folder(workdir, made_with, from_scratch),
             _writer(workdir, made_with, records.names, len(wanted) > 1, check) as writer,
         ):
-            todo = _todo(records, wanted, writer.finished())
-            keys = [(records.names[i], None if t is None else plain(t)) for i, t in todo]
+            answers = explainer.answers
+            todo = _todo(records, wanted, answers, writer.finished())
+            keys = [
+                result_key(records.names[i], target, answer)
+                for i, target in todo
+                for answer in range(1, answers + 1)
+            ]
             _check_same_work(keys, check)
             share = todo[parallel.process_index() :: parallel.process_count()]
             done = len(records.names) * max(1, len(wanted)) - len(todo)
-            bounds = done, done + len(share)
+            bounds = answers * done, answers * (done + len(share))
             with Progress(*bounds, silent=parallel.process_index() > 0) as progress:
                 if wanted:
                     progress.tell(f"Targets: {as_text(wanted)} {unit.name or ''}".rstrip())
@@ -177,6 +189,7 @@ def _explainer(
     method: Mapping[str, Any],
     generator_net: Network,
     regressor_net: Network | Regressor,
+    refiner_net: Network | None,
     regressor: Mapping[str, Any],
     batch_size: int | str,
     seed: int,
@@ -185,7 +198,13 @@ def _explainer(
     unit = regressor_unit(regressor_net, regressor)
     with naming_option():
         return Explainer(
-            generator_net, regressor_net, options, unit=unit, batch_size=batch_size, seed=seed
+            generator_net,
+            regressor_net,
+            options,
+            refiner=refiner_net,
+            unit=unit,
+            batch_size=batch_size,
+            seed=seed,
         )
 
 
@@ -234,20 +253,22 @@ def _writer(
 
 
 def _todo(
-    records: Any, targets: list[Target], finished: set[tuple[str, float | str]]
+    records: Any, targets: list[Target], answers: int, finished: set[Key]
 ) -> list[tuple[int, Target | None]]:
-    """Positions and targets of what is not finished; None: the image has no target of its own."""
+    """Positions and targets of what is not finished; None: the image has no target of its own.
+
+    Where one of several answers is missing all are searched again: each needs those before it.
+    """
     return [
         (i, target)
         for i, name in enumerate(records.names)
         for target in targets or [records.target(i)]
-        if target is None or result_key(name, target) not in finished
+        if target is None
+        or not all(result_key(name, target, k + 1) in finished for k in range(answers))
     ]
 
 
-def _check_same_work(
-    keys: Sequence[tuple[str, float | str | None]], check: Callable[[], None]
-) -> None:
+def _check_same_work(keys: Sequence[Key], check: Callable[[], None]) -> None:
     """All processes must have the same list, of which each takes its share; waits for them."""
     digest = hashlib.blake2b(strict_json(keys).encode()).hexdigest()
     if len(set(parallel.gather("the results are read", digest, check))) > 1:
@@ -311,12 +332,15 @@ def _saver(
         job, found = finished.job, finished.counterfactual
         record: Record = job.tag
         if not is_finite(found):
-            writer.save_error(record.id, record.name, job.target, not_finite(record.name))
+            message = not_finite(record.name)
+            writer.save_error(record.id, record.name, job.target, message, finished.answer)
             return
-        reason = stop_reason(found, job.target, threshold, unit)
+        reason = stop_reason(found, job.target, threshold, unit, finished.answer)
         saved = to_uint8(found.image, f"the counterfactual of {record.name}")
         others = read_both(readings, record.image, saved) if readings else {}
-        writer.save(record, job.target, found, finished.seconds, reason, unit.name, others)
+        writer.save(
+            record, job.target, found, finished.seconds, reason, unit.name, others, finished.answer
+        )
 
     return save
 

@@ -22,7 +22,10 @@ def save_networks(folder, method="acre"):
     generator, steps = {
         "acre": (tiny.DDPM, {"method.tau": 1}),
         "diffae": (tiny.DIFFAE, {"method.inversion_steps": 10, "method.decode_steps": 2}),
+        "hybrid": (tiny.DIFFAE, {"method.inversion_steps": 10, "method.decode_steps": 2}),
     }[method]
+    if method == "hybrid":
+        steps["refiner.checkpoint"] = tiny.save(folder / "refiner", tiny.DDPM)
     options = {
         "generator.checkpoint": tiny.save(folder / "generator", generator),
         "regressor.checkpoint": tiny.save(folder / "regressor", tiny.REGRESSOR),
@@ -41,11 +44,12 @@ def compiled_once():
     """Runs with the same networks and options share an explainer, which keeps its programs."""
     make, made = run_module._explainer, {}
 
-    def shared(method, generator, regressor, *rest):
-        prints = fingerprint(generator.variables), fingerprint(regressor.variables)
+    def shared(method, generator, regressor, refiner, *rest):
+        networks = generator, regressor, refiner
+        prints = [network and fingerprint(network.variables) for network in networks]
         key = strict_json([method, prints, *rest])
         if key not in made:
-            made[key] = make(method, generator, regressor, *rest)
+            made[key] = make(method, *networks, *rest)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:

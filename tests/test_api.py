@@ -26,7 +26,7 @@ from diffcf_jax.explanation import stop_reason
 from tests import tiny
 from tests.counterfactual import methods
 
-OPTIONS = {"iterations": 15, "step_size": 0.02, "tau": 2}
+OPTIONS = {"iterations": 15, "tau": 2}
 
 
 def mean_red(images):
@@ -96,6 +96,22 @@ def test_diffae_re_and_auto(diffae, images):
     np.testing.assert_allclose(
         results.y_reconstruction, mean_red(results.reconstruction), atol=1e-5
     )
+
+
+def test_several_answers(diffae, images, tmp_path):
+    method = DiffAERE(inversion_steps=5, decode_steps=2, iterations=6, threshold=0.01, answers=2)
+    explainer = Explainer(diffae, mean_red, method, batch_size=2)
+    seen = []
+    results = explainer.explain(images[:2], [0.45, 0.5], ["a", "b"], on_progress=seen.append)
+    assert results.names == ("a", "a", "b", "b") and results.answer.tolist() == [1, 2, 1, 2]
+    np.testing.assert_array_equal(results.input, images[[0, 0, 1, 1]])
+    assert results.target.tolist() == pytest.approx([0.45, 0.45, 0.5, 0.5])
+    np.testing.assert_array_equal(results.reconstruction[::2], results.reconstruction[1::2])
+    assert (seen[-1].done, seen[-1].total) == (4, 4)
+    again = diffcf_jax.Explanation.load(results.save(tmp_path))
+    assert again.names == results.names and again.answer.tolist() == results.answer.tolist()
+    np.testing.assert_array_equal(again.image, results.image)
+    assert again.config["method"]["answers"] == 2
 
 
 def test_values_are_in_the_unit_of_a_trained_regressor(generator, images, tmp_path):
@@ -255,6 +271,9 @@ def test_sentences_of_reasons():
     assert stop_reason(Found(True, 0), 30, 2, Unit("years")) is None
     assert stop_reason(Found(False, 1), 30, 2, Unit("years")) == (
         "the saved image misses the target by more than 2 years after 7 iterations"
+    )
+    assert stop_reason(Found(False, 4), 30, 2, Unit("years"), answer=2) == (
+        "nothing that earlier answers left unchanged moves the prediction after 7 iterations"
     )
 
 

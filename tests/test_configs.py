@@ -25,7 +25,7 @@ def test_configs_import_nothing_but_configs_and_the_options_of_methods(path):
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "diffcf_jax":
-            assert {alias.name for alias in node.names} <= {"ACRE", "DiffAERE"}
+            assert {alias.name for alias in node.names} <= {"ACRE", "DiffAERE", "Hybrid"}
         elif isinstance(node, ast.ImportFrom):
             modules.add(node.module)
         elif isinstance(node, ast.Import):
@@ -47,6 +47,14 @@ def test_configs_for_explaining_have_the_same_keys_and_their_own_values(method):
     }  # fmt: skip
     assert own.data.convert and faces.data.attribute == "Young"
     assert squares.targets == "" and squares.seed == 0
+
+
+def test_configs_of_the_hybrid_take_the_networks_of_both_methods():
+    for name in ("squares", "own"):
+        hybrid, acre, diffae = (load(f"{name}_{method}") for method in ("hybrid", "acre", "diffae"))
+        assert hybrid.generator == diffae.generator and hybrid.refiner == acre.generator
+        assert set(hybrid.keys()) == {*acre.keys(), "refiner"}
+        assert (hybrid.data, hybrid.regressor) == (acre.data, acre.regressor)
 
 
 def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def test_equations_are_mathml(site):
 @needs_mkdocs
 def test_api_has_signatures_and_descriptions(site):
     text = (site / "api.html").read_text(encoding="utf-8")
-    names = ("Explainer", "Explanation", "ACRE", "DiffAERE", "explain", "load_network", "Network")
+    names = ("Explainer", "Explanation", "ACRE", "DiffAERE", "Hybrid", "explain", "load_network")
     for name in names:
         assert f'id="diffcf_jax.{name}"' in text, name
 

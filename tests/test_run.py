@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffcf_jax import ACRE
+from diffcf_jax import ACRE, main
 from diffcf_jax import run as run_module
 from diffcf_jax.checkpoint.store import save_network
 from diffcf_jax.counterfactual.events import Finished, Job
@@ -20,7 +20,9 @@ from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.run import run
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked
-from eval.metrics import measure
+from eval.metrics.batch import batches
+from eval.metrics.evaluate import Plan, measure
+from eval.metrics.regressor import validity
 from tests import explaining, tiny
 from tests.counterfactual import methods
 
@@ -53,6 +55,26 @@ def folder_of_images(path, count=3, size=64):
         pixels = rng.integers(0, 256, (size, size, 3), np.uint8)
         Image.fromarray(pixels).save(path / f"image{i}.png")
     return {"name": "folder", "path": str(path), "limit": None, "convert": False}
+
+
+def test_missing_answers_are_searched_again(tmp_path, config):
+    config = {**config, "method": {**config["method"], "answers": 2}}
+    run(tmp_path, **config)
+    rows = {row["cf"]: row for row in read_results(tmp_path)}
+    assert len(rows) == 6 and {row["answer"] for row in rows.values()} == {1, 2}
+    lost = next(cf for cf, row in rows.items() if row["answer"] == 2)
+    (tmp_path / lost).unlink()
+    run(tmp_path, **config)
+    again = {row["cf"]: row for row in read_results(tmp_path)}
+    assert again.keys() == rows.keys() and (tmp_path / lost).exists()
+    for cf, row in rows.items():
+        for name in ("name", "answer", "target", "success", "iterations"):
+            assert again[cf][name] == row[name]
+        same = row["name"] == rows[lost]["name"] or again[cf] == row
+        assert same and again[cf]["y_final"] == pytest.approx(row["y_final"], abs=1e-5)
+    # A run that asks for one answer finds it there.
+    run(tmp_path, **{**config, "method": {**config["method"], "answers": 1}})
+    assert len(read_results(tmp_path)) == 6
 
 
 def test_squares_and_again(tmp_path, config):
@@ -120,8 +142,10 @@ def test_ranges_and_masks_on_disk(tmp_path, config):
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["metrics"]["success_rate"]["n"] == 4  # an extreme is no success or failure
     assert "-2..-1" in report.read_text() and ">max<" in report.read_text()
-    values = measure(
-        tmp_path / "out", rows, 0.05, lambda images: np.full(len(images), -1.5, np.float32)
+    _, values, _ = measure(
+        batches(tmp_path / "out", rows, masks=False),
+        lambda images: np.full(len(images), -1.5, np.float32),
+        Plan([validity(0.05)]),
     )
     by_target = dict(zip((row["target"] for row in rows), values["final_error"], strict=True))
     assert by_target["-2..-1"] == 0 and np.isnan(by_target["max"])
@@ -317,3 +341,24 @@ def test_values_are_in_the_configs_unit(tmp_path, config):
     summary = json.loads((tmp_path / "years" / "summary.json").read_text())
     assert summary["metrics"]["final_error"]["unit"] == "years"
     assert "Target (years)" in report.read_text()
+
+
+def test_a_method_with_two_generators_goes_on_where_it_stopped(tmp_path, capsys):
+    flags = explaining.save_networks(tmp_path, "hybrid")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    explaining.explain(whole, *flags, "--config.data.limit=3")
+    for limit in (1, 3):
+        explaining.explain(parts, *flags, f"--config.data.limit={limit}")
+    rows = [sorted(read_results(out), key=lambda row: row["id"]) for out in (whole, parts)]
+    for row, other in zip(*rows, strict=True):
+        assert (row["y_final"], row["iterations"]) == (other["y_final"], other["iterations"])
+        assert (whole / row["cf"]).read_bytes() == (parts / other["cf"]).read_bytes()
+    assert "<title>Hybrid" in (whole / "report.html").read_text("utf-8")
+    for flag, message in (
+        ("generator.checkpoint=nowhere", "config.generator.checkpoint: "),
+        ("refiner.checkpoint=nowhere", "config.refiner.checkpoint: "),
+        ("method.share=2", "config.method.share=2.0 must be a number from 0 to 1"),
+    ):
+        arguments = [f"--workdir={whole}", *flags, f"--config.{flag}"]
+        assert main.explain(arguments) == 2
+        assert message in capsys.readouterr().err

@@ -7,7 +7,7 @@ from configs import squares_acre, squares_diffae
 from diffcf_jax import Explainer, load_network
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.inputs import parse_method
-from eval.metrics import square_metrics
+from eval.metrics.squares import square_metrics
 
 # README's means of all 630 validation squares. A mean of a few squares may be twice as large; the
 # numbers of iterations may lie between half and twice README's.

@@ -1,4 +1,4 @@
-"""Turn a PyTorch original's checkpoint into a network directory.
+"""Turn a PyTorch original's checkpoint, or a folder of diffusers, into a network directory.
 
     diffcf convert SOURCE --kind KIND --out DIR [--preset NAME]
         [--flags "--num_channels 128 ..." | --flags_json FILE]
@@ -12,7 +12,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,17 @@ from absl import flags
 
 from diffcf_jax import cli, shipped
 from diffcf_jax.checkpoint.description import check_description
+from diffcf_jax.checkpoint.diffusers import describe_diffusers, read_diffusers
 from diffcf_jax.checkpoint.network import abstract_variables
 from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
 from diffcf_jax.checkpoint.store import save_network
-from diffcf_jax.checkpoint.torch_keys import leaves, read_variables, torch_key, unwrapped
+from diffcf_jax.checkpoint.torch_keys import IGNORED, names_in, unwrapped
 from diffcf_jax.checkpoint.torch_reader import read_state_dict
+from diffcf_jax.checkpoint.weights import fill
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_text
+
+DIFFUSERS = "diffusers"  # the kind whose SOURCE is a folder
 
 
 def describe_unconverted(arguments: str) -> dict[str, Any]:
@@ -39,7 +43,9 @@ def describe_unconverted(arguments: str) -> dict[str, Any]:
     Raises:
         UserError: a flag is unknown or does not fit.
     """
-    args, _ = main.parse([*shlex.split(arguments), "--out", "."])
+    args, sources = main.parse([*shlex.split(arguments), "--out", "."])
+    if args.kind == DIFFUSERS:
+        return describe_diffusers(Path(sources[0]).expanduser())
     return ORIGINALS[args.kind][1](_read_flags(args), {})
 
 
@@ -81,18 +87,14 @@ def import_network(
         expected = abstract_variables(description)
     except UserError as error:
         raise UserError(f"These flags do not fit a {kind}: {error}") from None
-    variables, problems = read_variables(kind, state_dict, expected)
-    if variables is None:
-        raise UserError(
-            f"{source} does not fit --kind {kind} with these flags, nothing was written: "
-            f"{_listed(problems)}."
-        )
-    broken = [torch_key(kind, path) for path, a in leaves(variables) if not np.isfinite(a).all()]
-    if broken:
-        raise UserError(
-            f"{source} has weights that are not finite in float32, nothing was written: "
-            f"{_listed({'such weights': broken})}."
-        )
+    variables = fill(
+        expected,
+        state_dict,
+        names_in(kind, state_dict),
+        source,
+        f"{source} does not fit --kind {kind} with these flags, nothing was written",
+        IGNORED[kind],
+    )
     return description, variables
 
 
@@ -190,20 +192,10 @@ def _check_out(out: Path) -> None:
         raise UserError(f"{out} exists and is no network directory; give another --out.")
 
 
-def _listed(problems: Mapping[str, Sequence[str]], most: int = 20) -> str:
-    """Join the keys that do not fit into a sentence."""
-    parts = []
-    for what, keys in problems.items():
-        if keys:
-            more = ", ..." if len(keys) > most else ""
-            named = ", ".join(key if len(key) <= 150 else f"{key[:150]}..." for key in keys[:most])
-            parts.append(f"{len(keys)} {what} ({named}{more})")
-    return "; ".join(parts)
-
-
 def _define(values: flags.FlagValues) -> None:
     presets = ", ".join(sorted({name for _, name in PRESETS}))
-    flags.DEFINE_enum("kind", None, sorted(ORIGINALS), "What the original is.", flag_values=values)
+    kinds = sorted([*ORIGINALS, DIFFUSERS])
+    flags.DEFINE_enum("kind", None, kinds, "What the original is.", flag_values=values)
     cli.define_path(values, "out", "The network directory to write.")
     flags.DEFINE_string("preset", None, f"Flags of a known network: {presets}.", flag_values=values)
     flags.DEFINE_string(
@@ -221,8 +213,14 @@ def _read_flags(args: flags.FlagValues) -> dict[str, Any]:
 def _convert(args: flags.FlagValues, arguments: list[str]) -> None:
     source = Path(arguments[0]).expanduser()
     _check_out(args.out)
-    state_dict = read_state_dict(source)
-    description, variables = import_network(args.kind, state_dict, _read_flags(args), str(source))
+    given = _read_flags(args)
+    if args.kind == DIFFUSERS:
+        if given:
+            raise UserError("--kind diffusers finds all in the folder: leave --flags out.")
+        description, variables = read_diffusers(source)
+    else:
+        state_dict = read_state_dict(source)
+        description, variables = import_network(args.kind, state_dict, given, str(source))
     description["training"]["source"] = source.name
     save_network(args.out, description, variables)
     print(f"{args.out}: {args.kind} of {source}, as kind {description['kind']}")
@@ -230,7 +228,7 @@ def _convert(args: flags.FlagValues, arguments: list[str]) -> None:
 
 main = cli.Command(
     program=functools.partial(shipped.command, "convert"),
-    about="""Turn a PyTorch original's checkpoint into a network directory.
+    about="""Turn an original's checkpoint, or a folder of diffusers, into a network directory.
 
 SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
 nothing is written.""",

@@ -67,6 +67,11 @@ def _ddpm_flags(description: Mapping[str, Any], unet: UNet) -> dict[str, Any]:
     _require(unet.patch_size == 1, "patch_size must be 1")
     _require(unet.emb_channels in (None, 4 * unet.channels), "emb_channels must be 4 * channels")
     _require(unet.conv_resample, "conv_resample must be true")
+    for name in ("norm_groups", "norm_eps", "max_period", "pad_end"):
+        _require(
+            getattr(unet, name) == getattr(UNet, name), f"{name} must be {getattr(UNet, name)}"
+        )
+    _require("," not in diffusion.get("schedule", "linear"), "the schedule has betas of its own")
     attention = unet.attention_downsampling
     _require(
         bool(attention) and all(size % factor == 0 for factor in attention),

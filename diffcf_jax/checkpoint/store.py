@@ -13,6 +13,7 @@ from absl import logging
 
 from diffcf_jax import parallel
 from diffcf_jax.checkpoint.description import check_description
+from diffcf_jax.checkpoint.diffusers import describe_diffusers, is_diffusers, read_diffusers
 from diffcf_jax.checkpoint.network import (
     Network,
     abstract_variables,
@@ -71,13 +72,17 @@ def recover_network(directory: Path) -> None:
 
 
 def load_network(directory: str | os.PathLike) -> Network:
-    """Read a network directory.
+    """Read a network directory, or a DDPM of diffusers (see `read_diffusers`).
 
     Raises:
         UserError: it is missing, damaged, of another format, does not hold the variables that its
             `network.json` describes, or holds values that are not finite.
     """
     directory = find_checkpoint(directory)
+    if is_diffusers(directory):
+        description, variables = read_diffusers(directory)
+        variables = jax.device_put(variables, jax.local_devices()[0])
+        return Network(description, build_module(description), variables)
     params = directory / "params"
     description = read_description(directory)
     try:
@@ -176,11 +181,13 @@ def restore_state(checkpoints: ocp.CheckpointManager, like: Any) -> Any:
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Read what a network directory says of its network.
+    """Read what a network directory, or a folder of diffusers, says of its network.
 
     Raises:
         UserError: it is missing, or of another format.
     """
+    if is_diffusers(directory):
+        return describe_diffusers(directory)
     path = directory / "network.json"
     if not os.path.lexists(path):
         raise UserError(

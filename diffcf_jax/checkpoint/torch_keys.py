@@ -4,8 +4,9 @@ Every function maps in one direction, from the flax path to the original's key, 
 writing cannot disagree: reading looks each key up, writing lists them.
 """
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -133,44 +134,12 @@ def leaves(variables: Any) -> Iterator[tuple[Path, Any]]:
         yield tuple(entry.key for entry in path), leaf
 
 
-def read_variables(
-    kind: str, state_dict: Mapping[str, np.ndarray], expected: Any
-) -> tuple[Any, dict[str, list[str]]]:
-    """Pick a network's variables out of an original's state dict.
-
-    Args:
-        kind: an original, a key of `PREFIXES`.
-        state_dict: the original's arrays by key; the prefix may be left out of all of them.
-        expected: the network's variables, or their shapes.
-
-    Returns:
-        The variables in float32, and the keys that are "missing", "misshapen" or "extra"; the
-        variables are None unless there are none.
-    """
+def names_in(kind: str, state_dict: Mapping[str, Any]) -> Callable[[Path], str]:
+    """Return `torch_key` of an original, without its prefix where no key of a state dict has it."""
     prefix = PREFIXES[kind]
-    bare = not any(key.startswith(prefix) for key in state_dict)
-    problems: dict[str, list[str]] = {"missing": [], "misshapen": [], "extra": []}
-    found, used = {}, set()
-    for path, leaf in leaves(expected):
-        key = torch_key(kind, path)
-        key = key.removeprefix(prefix) if bare else key
-        used.add(key)
-        shape = torch_shape(path, leaf.shape)
-        if key not in state_dict:
-            problems["missing"].append(key)
-        elif state_dict[key].shape != shape:
-            problems["misshapen"].append(f"{key} {state_dict[key].shape} instead of {shape}")
-        else:
-            found[path] = state_dict[key]
-    problems["extra"] = [
-        key for key in state_dict if key not in used and not re.match(IGNORED[kind], key)
-    ]
-    if any(problems.values()):
-        return None, problems
-    variables = jax.tree_util.tree_map_with_path(
-        lambda path, _: from_torch(names := tuple(e.key for e in path), found[names]), expected
-    )
-    return variables, problems
+    if any(key.startswith(prefix) for key in state_dict):
+        return functools.partial(torch_key, kind)
+    return lambda path: torch_key(kind, path).removeprefix(prefix)
 
 
 def unwrapped(state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -67,6 +67,7 @@ class ACREState:
         stopped: see `types.State`.
         done: see `types.State`.
         result: the best image so far.
+        first: Newton's `FirstReading`.
     """
 
     query: Query
@@ -81,6 +82,22 @@ class ACREState:
     stopped: Array
     done: Array
     result: Counterfactual
+    first: Any = None
+
+
+@flax.struct.dataclass
+class FirstReading:
+    """What Newton's first iteration computes, the same for every target.
+
+    Attributes:
+        read: whether it has been computed.
+        y: the prediction for F_tau(x).
+        gradient: of it in x [H, W, C].
+    """
+
+    read: Array
+    y: Array
+    gradient: Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +119,8 @@ class ACRE(Options):
             until the first refinement, whose mask then keeps the edit sparse.
         inpaint: dilated change (0 to 1) below which a pixel is kept.
         dilation: size of the dilation in pixels, odd.
+        answers: that Newton's solver searches per image and target, each where those before it
+            have kept the input.
         threshold: see `Options`; also remat and precision.
     """
 
@@ -111,11 +130,12 @@ class ACRE(Options):
     tau: int = option(5, COUNT)
     respacing: str = option("50", TEXT)
     solver: str = option("newton", one_of(("newton", "pgd")))
-    largest_step: float = option(32 / 255, POSITIVE)
-    step_size: float = option(2 / 255, POSITIVE)
+    largest_step: float = option(32 / 255, POSITIVE, solver="newton")
+    step_size: float = option(2 / 255, POSITIVE, solver="pgd")
     gradient_floor: float = option(0.3, SHARE)
     inpaint: float = option(0.15, NOT_NEGATIVE)
     dilation: int = option(5, ODD)
+    answers: int = option(1, COUNT, solver="newton")
 
     def bind(
         self, generator: Network, regressor: Regressor, held: Regressor | None = None
@@ -129,6 +149,7 @@ class ACRE(Options):
                 f"{self.name} cannot hold outputs: write report in place of hold in output, or use "
                 "Diff-AE-RE with its solver newton."
             )
+        self._check_kind(generator)
         module = self._module(generator)
         diffusion = self._process(generator, "respacing", self.respacing)
         method = ACRENewton if self.solver == "newton" else ACREMethod
@@ -155,6 +176,8 @@ class ACREMethod:
     diffusion: Diffusion
     denoiser: Callable[[Any, Array, Array], Array]
     regressor: Regressor
+    shares_first_step: ClassVar[bool] = False
+    answers: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         tau, steps = self.options.tau, self.diffusion.num_timesteps
@@ -215,7 +238,8 @@ class ACREMethod:
         brightest red, is reached by some refined images and by hardly any sample.
         """
         options = self.options
-        _, y_hat, gradient = self._attack(params, state)
+        y_hat, gradient = self._attack(params, state)
+        gradient = -2 * self._asked(state).miss(y_hat) * gradient  # of the loss
         # Once refined it has to come closer, in smaller steps: F_tau is noisy, and a lucky sample
         # is what failed.
         care = jnp.where(state.keep.any(), 0.5, 1.0)
@@ -224,17 +248,17 @@ class ACREMethod:
         late = 4 * (state.iteration + 1) > 3 * self.iterations
         return self._moved(state, state.replace(x_adv=x_adv, late=late), y_hat, gradient, hit)
 
-    def _attack(self, params: Any, state: ACREState) -> tuple[Array, Array, Array]:
-        """The attack's gradient on noise of this iteration's own, see `attack_gradient`.
+    def _attack(self, params: Any, state: ACREState) -> tuple[Array, Array]:
+        """y^ and its gradient on noise of this iteration's own, see `prediction_gradient`.
 
         Where the image may not change, the regressor reads the input and the gradient is 0.
         """
-        key, query = jax.random.fold_in(state.key, 1), self._asked(state)
+        key, query = jax.random.fold_in(state.key, 1), state.query
         noises = self._noises(key, state.iteration, self.options.tau, query.image)
         free = query.allowed > 0
         keep = jnp.where(free, state.keep, 1)
-        loss, y_hat, gradient = self.attack_gradient(params, state.x_adv, query, noises, keep)
-        return loss, y_hat, jnp.where(free, gradient, 0)
+        y_hat, gradient = self.prediction_gradient(params, state.x_adv, query, noises, keep)
+        return y_hat, jnp.where(free, gradient, 0)
 
     @staticmethod
     def _asked(state: ACREState) -> Query:
@@ -330,14 +354,20 @@ class ACREMethod:
         Returns:
             loss, y^ and d loss / d x'.
         """
+        y_hat, gradient = self.prediction_gradient(params, x_adv, query, noises, keep)
+        miss = query.miss(y_hat)
+        return jnp.square(miss), y_hat, -2 * miss * gradient
 
-        def loss(x_adv: Array) -> tuple[Array, Array]:
+    def prediction_gradient(
+        self, params: Any, x_adv: Array, query: Query, noises: Array, keep: Array
+    ) -> tuple[Array, Array]:
+        """y^ = f(F_tau(x')) and its gradient in x', whatever the target; see `attack_gradient`."""
+
+        def prediction(x_adv: Array) -> Array:
             image = keep * query.image + (1 - keep) * self._denoise(params, x_adv, noises)
-            y_hat = self._read(params, image)
-            return jnp.square(query.miss(y_hat)), y_hat
+            return self._read(params, image)
 
-        (value, y_hat), gradient = jax.value_and_grad(loss, has_aux=True)(x_adv)
-        return value, y_hat, gradient
+        return jax.value_and_grad(prediction)(x_adv)
 
     def _denoise(self, params: Any, x: Array, noises: Array) -> Array:
         """F_tau of an image in [0, 1], unclipped as in the original."""
@@ -359,19 +389,51 @@ class ACREMethod:
 class ACRENewton(ACREMethod):
     """AC-RE with steps that are sized to meet the target, see `sized_update`."""
 
+    shares_first_step: ClassVar[bool] = True
+
+    @property
+    def answers(self) -> int:
+        """Answers per image and target."""
+        return self.options.answers
+
+    def init(self, params: Any, query: Query, key: Array) -> ACREState:
+        """Starts at the input, as the paper's solver does."""
+        state = super().init(params, query, key)
+        nothing = FirstReading(
+            jnp.zeros((), bool), jnp.zeros_like(state.best_miss), jnp.zeros_like(query.image)
+        )
+        return state.replace(first=nothing)
+
     def step(self, params: Any, state: ACREState) -> ACREState:
         """One sized step; where the prediction stalls, every image from there on is refined.
 
-        F_tau draws new noise in each iteration, so that x' suits no draw in particular.
+        F_tau draws new noise in each iteration, so that x' suits no draw in particular. The first
+        call only reads F_tau(x), which is the same for every target.
         """
+        first = state.first
+        begins = first.read & (state.iteration == 0)
+        begun = select(begins, self._after(state, first.y, first.gradient), state)
+        y_hat, gradient = self._attack(params, begun)
+        known = state.replace(first=FirstReading(jnp.ones((), bool), y_hat, gradient))
+        return select(first.read | state.stopped, self._after(begun, y_hat, gradient), known)
+
+    def another(self, start: ACREState, found: ACREState) -> ACREState:
+        """The same search once more, with other noise, where the input was kept before."""
+        query = start.query.replace(allowed=start.query.allowed * found.result.mask)
+        first = start.first.replace(read=jnp.zeros((), bool))
+        return start.replace(query=query, key=jax.random.fold_in(start.key, 3), first=first)
+
+    def _after(self, state: ACREState, y_hat: Array, gradient: Array) -> ACREState:
+        """The state after an iteration that has read this."""
         options = self.options
-        loss, y_hat, gradient = self._attack(params, state)
         asked, care = self._asked(state), jnp.where(state.keep.any(), 0.5, 1.0)
         hit = asked.met(y_hat, care * options.threshold)
         # Once refined, the mask keeps the edit sparse: everything inside of it may move.
         floor = jnp.where(state.keep.any(), 0.0, options.gradient_floor)
-        x_adv = sized_update(state.x_adv, gradient, loss, options.largest_step, floor)
-        progress = state.progress.after(asked.miss(y_hat))
+        miss = asked.miss(y_hat)
+        gradient = -2 * miss * gradient  # of the loss
+        x_adv = sized_update(state.x_adv, gradient, jnp.square(miss), options.largest_step, floor)
+        progress = state.progress.after(miss)
         last = state.iteration + 1 >= self.iterations
         late = state.late | progress.stalled(_PATIENCE) | last
         moved = state.replace(x_adv=x_adv, progress=progress, late=late)

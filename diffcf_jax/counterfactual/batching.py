@@ -31,7 +31,8 @@ class Engine:
 
     An image's result depends on (method, params, seed, image, mask, target) only: batch, devices
     and neighbours decide nothing but the speed. Several targets of an image, if they are asked for
-    one after the other, share what comes before the first step, such as Diff-AE-RE's inversion.
+    one after the other, share what comes before the target matters, such as Diff-AE-RE's inversion
+    and Newton's first gradient. Several answers for one target are searched one after the other.
     The work is spread over the devices of this process.
 
     Args:
@@ -57,7 +58,7 @@ class Engine:
         count: int | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Event]:
-        """Yield what happens; each job ends with a `Finished`, in the order in which they finish.
+        """Yield what happens; each job has a `Finished` per answer, as they finish.
 
         Args:
             jobs: read lazily, a batch ahead.
@@ -117,12 +118,20 @@ class _Slot:
         state: its state on the host, while it is in no slot of the batch.
         since: the round in which it entered its slot or queue.
         seconds: its share of the time that steps took.
+        answer: which one of the job is searched, from 1.
+        start: the state from which this answer is searched.
     """
 
     job: Job
     state: Any
     since: int = 0
     seconds: float = 0.0
+    answer: int = 1
+    start: Any = None
+
+    @classmethod
+    def begin(cls, job: Job, start: Any, answer: int) -> "_Slot":
+        return cls(job, start, answer=answer, start=start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +220,12 @@ class _Batch:
     def give_up(self) -> None:
         """Hands back every image that is not finished; it will start again."""
         slots = [*self._slots, *self._stopped]
+        slots = [slot for slot in slots if slot]
         slots += [slot for group in self._judging for slot in group.slots]
-        self._waiting.give_back([slot.job for slot in slots if slot] + self._starting)
+        # Answers that are out already stay.
+        begun = [_Slot.begin(s.job, s.start, s.answer) for s in slots if s.answer > 1]
+        self._waiting.ready.extend(begun)
+        self._waiting.give_back([s.job for s in slots if s.answer == 1] + self._starting)
 
     def _work(self, check: Callable[[], None]) -> Iterator[Event]:
         while True:
@@ -237,7 +250,8 @@ class _Batch:
         if len(ready) < len(free):
             self._starting = jobs = self._waiting.take_jobs(len(self._slots))
             if jobs:
-                ready.extend(map(_Slot, jobs, self._programs.init(jobs, self._seed)))
+                states = self._programs.init(jobs, self._seed)
+                ready.extend(_Slot.begin(*begun, 1) for begun in zip(jobs, states, strict=True))
             self._starting = []
         for i in free[: len(ready)]:
             slot = ready.popleft()
@@ -284,7 +298,11 @@ class _Batch:
             self._judging.popleft()
             for slot, state in zip(group.slots, states, strict=True):
                 if state.done:
-                    yield Finished(slot.job, state.result, slot.seconds)
+                    yield Finished(slot.job, state.result, slot.seconds, slot.answer)
+                    if slot.answer < self._programs.method.answers:
+                        start = self._programs.another(slot.start, state)
+                        begun = _Slot.begin(slot.job, start, slot.answer + 1)
+                        self._waiting.ready.append(begun)
                 else:
                     slot.state = state
                     self._waiting.ready.append(slot)

@@ -88,6 +88,8 @@ class DiffAERE(Options):
         distance_space: "pixel" for the distance to the input, or "latent" for |z - z_0|.
         learning_rate: Adam's.
         distance_weight: of the distance in Adam's loss, lambda_d.
+        answers: that Newton's solver searches per image and target, each orthogonal in z to those
+            before.
         threshold: see `Options`; also remat and precision.
     """
 
@@ -98,11 +100,12 @@ class DiffAERE(Options):
     decode_steps: int = option(10, COUNT)
     solver: str = option("newton", one_of(("newton", "adam")))
     iterations: int = option(200, COUNT)
-    slide: int = option(3, COUNT_OR_ZERO)
+    slide: int = option(3, COUNT_OR_ZERO, solver="newton")
     distance: str = option("l2", one_of(tuple(DISTANCES)))
     distance_space: str = option("pixel", one_of(("latent", "pixel")))
-    learning_rate: float = option(0.002, POSITIVE)
-    distance_weight: float = option(0.0, NOT_NEGATIVE)
+    learning_rate: float = option(0.002, POSITIVE, solver="adam")
+    distance_weight: float = option(0.0, NOT_NEGATIVE, solver="adam")
+    answers: int = option(1, COUNT, solver="newton")
 
     def bind(
         self, generator: Network, regressor: Regressor, held: Regressor | None = None
@@ -113,6 +116,7 @@ class DiffAERE(Options):
         """
         if held is not None and self.solver != "newton":
             raise OptionError(f"solver={self.solver!r} cannot hold outputs: use newton, or report.")
+        self._check_kind(generator)
         module = self._module(generator)
         method = DiffAERENewton if self.solver == "newton" else DiffAEREMethod
         return method(
@@ -152,6 +156,8 @@ class DiffAEREMethod:
     regressor: Regressor
     optimizer: optax.GradientTransformation
     held: Regressor | None = None
+    shares_first_step: ClassVar[bool] = False
+    answers: ClassVar[int] = 1
 
     @property
     def iterations(self) -> int:
@@ -283,19 +289,56 @@ class DiffAEREMethod:
 
 @flax.struct.dataclass
 class NewtonState:
-    """What Newton's solver remembers.
+    """What Newton's solver remembers, `DiffAEREState.opt_state`.
 
     Attributes:
-        search: for z.
-        merit: of the best image that meets the target; infinite before.
+        search: for the level set.
+        merit: of the image that is kept, infinite until one meets the target.
         slid: iterations since the target was met.
-        kept: [K] what is held reads in the reconstruction; None: nothing is held.
+        kept: the code of that image [D].
+        read: whether the reconstruction has been read.
+        gradient: of the prediction for it [D].
+        earlier: [answers - 1, D], orthonormal, what earlier answers have changed; else 0.
+        others: [K] what is held reads in the reconstruction; None: nothing is held.
+        rows: its gradients there [K, D].
     """
 
     search: level_set.LevelSetState
     merit: Array
     slid: Array
-    kept: Array | None
+    kept: Array
+    read: Array
+    gradient: Array
+    earlier: Array
+    others: Array | None = None
+    rows: Array | None = None
+
+
+@flax.struct.dataclass
+class Reading:
+    """What one iteration computes at z; the rest of a step is cheap.
+
+    Attributes:
+        image: as it would be saved [H, W, C].
+        y: the prediction for it.
+        distance: D, from the input.
+        gradient: of y [D], where `fresh`.
+        slope: of D [D], where `sloped`.
+        fresh: whether y's gradient was taken.
+        sloped: whether D's was.
+        others: [K] what is held reads; None: nothing is held.
+        rows: its gradients [K, D].
+    """
+
+    image: Array
+    y: Array
+    distance: Array
+    gradient: Array
+    slope: Array
+    fresh: Array
+    sloped: Array
+    others: Array | None
+    rows: Array | None
 
 
 class DiffAERENewton(DiffAEREMethod):
@@ -303,62 +346,149 @@ class DiffAERENewton(DiffAEREMethod):
 
     Every iteration takes one gradient through the decoding: the prediction's until the target is
     met, from there on the distance's and the prediction's in turns. Of the images that meet the
-    target the one is kept with
-    the smallest D + 2 |price (target - y)|, the price being dD/dy along the shortest step: the
-    threshold's near edge is no bargain. Numbers that are held cost one more gradient through the
-    decoding each, in every iteration.
+    target the one is kept with the smallest D + 2 |price (target - y)|, the price being dD/dy along
+    the shortest step: the threshold's near edge is no bargain. Numbers that are held cost one more
+    gradient through the decoding each, in every iteration.
+
+    A further answer moves orthogonally to the changes of z of the answers before.
     """
+
+    shares_first_step: ClassVar[bool] = True
+
+    @property
+    def answers(self) -> int:
+        """Answers per image and target."""
+        return self.options.answers
 
     def init(self, params: Any, query: Query, key: Array) -> DiffAEREState:
         """Encodes the input, as the paper's solver does."""
         state = super().init(params, query, key)
+        z = state.z
+        others = rows = None
+        if self.held is not None:
+            others = jnp.zeros_like(self._others(params, query.image))
+            rows = jnp.zeros((len(others), *z.shape), z.dtype)
         solver = NewtonState(
-            search=level_set.start(state.z),
+            search=level_set.start(z),
             merit=jnp.full((), jnp.inf),
             slid=jnp.zeros((), jnp.int32),
-            kept=None if self.held is None else self._others(params, query.image),
+            kept=z,
+            read=jnp.zeros((), bool),
+            gradient=jnp.zeros_like(z),
+            earlier=jnp.zeros((self.answers - 1, *z.shape), z.dtype),
+            others=others,
+            rows=rows,
         )
         return state.replace(opt_state=solver)
+
+    def another(self, start: DiffAEREState, found: DiffAEREState) -> DiffAEREState:
+        """The same search once more, orthogonal to the change of z that it has found."""
+        earlier = start.opt_state.earlier
+        change = found.opt_state.kept - start.z_0
+        change = change - (earlier @ change) @ earlier
+        size = jnp.linalg.norm(change)
+        change = change / jnp.where(size > 0, size, 1)
+        earlier = jnp.concatenate([change[None], earlier])[: len(earlier)]
+        return start.replace(opt_state=start.opt_state.replace(earlier=earlier))
+
+    def resume(self, state: DiffAEREState, image: Array, y: Array) -> DiffAEREState:
+        """The search goes on from z for another query, and ends where it is met, without a slide.
+
+        Args:
+            state: of the search.
+            image: what is kept until a better one is found.
+            y: the prediction in it.
+        """
+        result = state.result.replace(
+            image=image,
+            y_final=y,
+            success=jnp.zeros((), bool),
+            stop=jnp.full_like(state.result.stop, Stop.ITERATIONS),
+        )
+        newton = state.opt_state
+        newton = newton.replace(
+            search=level_set.start(state.z),
+            merit=jnp.full_like(newton.merit, jnp.inf),
+            slid=jnp.full_like(newton.slid, self.options.slide),
+            kept=state.z,
+        )
+        return state.replace(opt_state=newton, stopped=jnp.zeros((), bool), result=result)
 
     def step(self, params: Any, state: DiffAEREState) -> DiffAEREState:
         """One step onto the level set, or along it; ends `slide` iterations after the target.
 
-        A search also ends where the gradient is 0, and where it no longer comes closer.
+        The first call only reads the reconstruction, which is the same for every target. A search
+        also ends where the gradient is 0, and where it no longer comes closer.
         """
-        options = self.options
-        solver = state.opt_state
-        search, merit = solver.search, solver.merit
-        first = state.iteration == 0
-        norm = DISTANCES[options.distance]
+        newton = state.opt_state
+        latent = jnp.asarray(self.options.distance_space == "latent")
+        reconstruction = Reading(
+            image=state.result.reconstruction,
+            y=state.result.y_reconstruction,
+            distance=jnp.zeros_like(newton.merit),
+            gradient=newton.gradient,
+            slope=jnp.zeros_like(state.z),
+            fresh=jnp.ones((), bool),
+            sloped=latent,
+            others=newton.others,
+            rows=newton.rows,
+        )
+        begins = newton.read & (state.iteration == 0)
+        begun = select(begins, self._after(state, reconstruction), state)
+        reading = self._look(params, begun)
+        first = state.replace(
+            opt_state=newton.replace(
+                read=jnp.ones((), bool),
+                gradient=reading.gradient,
+                others=reading.others,
+                rows=reading.rows,
+            ),
+            result=state.result.replace(reconstruction=reading.image, y_reconstruction=reading.y),
+        )
+        return select(newton.read | state.stopped, self._after(begun, reading), first)
 
+    def _look(self, params: Any, state: DiffAEREState) -> Reading:
+        """Decodes z, reads the image, and takes one gradient of either y or D."""
+        norm, query, newton = DISTANCES[self.options.distance], state.query, state.opt_state
         image, pullback = jax.vjp(
-            lambda z: state.query.inside(self.render(params, z, state.x_T)), state.z
+            lambda z: query.inside(self.render(params, z, state.x_T)), state.z
         )
         saved = quantize(image)
         y = self._read(params, saved)
-        miss = state.query.miss(y)
-        met = state.query.met(y, options.threshold)
-        found = jnp.isfinite(merit)  # the target was met before
         toward = jax.grad(lambda image: self._read(params, image))(image)
-        if options.distance_space == "latent":
+        if self.options.distance_space == "latent":
             fresh = sloped = jnp.ones((), bool)
             (gradient,) = pullback(toward)
             distance, slope = jax.value_and_grad(norm)(state.z - state.z_0)
         else:
-            sloped = (found | met) & ~search.sloped
+            met = query.met(y, self.options.threshold)
+            sloped = newton.read & (jnp.isfinite(newton.merit) | met) & ~newton.search.sloped
             fresh = ~sloped
-            distance, away = jax.value_and_grad(norm)(image - state.query.image)
+            distance, away = jax.value_and_grad(norm)(image - query.image)
             (gradient,) = pullback(jnp.where(sloped, away, toward))
             slope = gradient
-        kept, held = self._held(params, solver.kept, first, saved, image, pullback)
-        onward, search, price = level_set.move(
-            search, state.z, state.z_0, y, miss, gradient, fresh, slope, sloped, met, held
-        )
+        others, rows = self._held(params, saved, image, pullback)
+        return Reading(saved, y, distance, gradient, slope, fresh, sloped, others, rows)
 
-        value = distance + 2 * jnp.abs(price * miss)
-        nearer = jnp.where(met, value < merit, ~found & self._as_near(state, y))
-        slid = solver.slid + found
-        ends = jnp.where(found | met, (slid >= options.slide) | first, search.progress.stalled())
+    def _after(self, state: DiffAEREState, reading: Reading) -> DiffAEREState:
+        """The state after an iteration that has read this."""
+        newton, y = state.opt_state, reading.y
+        miss = state.query.miss(y)
+        met = state.query.met(y, self.options.threshold)
+        found = jnp.isfinite(newton.merit)  # the target was met before
+        gradient = level_set.outside(newton.earlier, reading.gradient)
+        slope = level_set.outside(newton.earlier, reading.slope)
+        onward, search, price = level_set.move(
+            newton.search, state.z, state.z_0, y, miss, gradient, reading.fresh, slope,
+            reading.sloped, met, self._holding(newton, reading),
+        )  # fmt: skip
+
+        first = state.iteration == 0
+        value = reading.distance + 2 * jnp.abs(price * miss)
+        nearer = jnp.where(met, value < newton.merit, ~found & self._as_near(state, y)) | first
+        slid = newton.slid + found
+        over = (slid >= self.options.slide) | first
+        ends = jnp.where(found | met, over, search.progress.stalled())
         no_prediction = ~jnp.isfinite(y)
         lost = no_prediction | ~jnp.isfinite(gradient).all()
         flat = ~found & ~met & (gradient == 0).all()
@@ -366,19 +496,20 @@ class DiffAERENewton(DiffAEREMethod):
         stop = jnp.where(flat, Stop.FLAT, stop)
         stop = jnp.where(lost, stop_code(no_prediction), stop)
         stop = jnp.where(found | met, Stop.TARGET, stop)
-        seen = state.result.replace(image=saved, y_final=y, success=met)
-        result = select(nearer | first, seen, state.result).replace(
+        seen = state.result.replace(image=reading.image, y_final=y, success=met)
+        result = select(nearer, seen, state.result).replace(
             stop=stop,
-            reconstruction=jnp.where(first, saved, state.result.reconstruction),
-            y_reconstruction=jnp.where(first, y, state.result.y_reconstruction),
             curve=state.result.curve.at[state.iteration].set(y),
             iterations=state.iteration + 1,
         )
         ends = ends | lost | flat
         moved = state.replace(
             z=jnp.where(ends, state.z, onward),
-            opt_state=NewtonState(
-                search, jnp.where(met, jnp.minimum(value, merit), merit), slid, kept
+            opt_state=newton.replace(
+                search=search,
+                merit=jnp.where(met, jnp.minimum(value, newton.merit), newton.merit),
+                slid=slid,
+                kept=jnp.where(nearer, state.z, newton.kept),
             ),
             iteration=state.iteration + 1,
             stopped=ends | (state.iteration + 1 >= self.iterations),
@@ -387,23 +518,22 @@ class DiffAERENewton(DiffAEREMethod):
         return advance(state, moved)
 
     def _held(
-        self,
-        params: Any,
-        kept: Array | None,
-        first: Array,
-        saved: Array,
-        image: Array,
-        pullback: Callable[..., Any],
-    ) -> tuple[Array | None, level_set.Held | None]:
-        """What the reconstruction reads, and what holds it, with its gradients in z."""
-        if kept is None:
+        self, params: Any, saved: Array, image: Array, pullback: Callable[..., Any]
+    ) -> tuple[Array | None, Array | None]:
+        """What the numbers that are held read in an image [K], and their gradients in z [K, D]."""
+        if self.held is None:
             return None, None
-        now = self._others(params, saved)
-        kept = jnp.where(first, now, kept)
+        others = self._others(params, saved)
         _, of_image = jax.vjp(lambda image: self._others(params, image), image)
         # One after the other: together they would need the memory of the decoding K times.
-        rows = jax.lax.map(lambda row: pullback(*of_image(row))[0], jnp.eye(len(kept)))
-        return kept, level_set.Held.of(rows, kept - now)
+        return others, jax.lax.map(lambda row: pullback(*of_image(row))[0], jnp.eye(len(others)))
+
+    def _holding(self, newton: NewtonState, reading: Reading) -> level_set.Held | None:
+        """What a step must not change: what is held, and what earlier answers have changed."""
+        if reading.rows is None:
+            return None
+        gaps = jnp.concatenate([newton.others - reading.others, jnp.zeros(self.answers - 1)])
+        return level_set.Held.of(jnp.concatenate([reading.rows, newton.earlier]), gaps)
 
     def _others(self, params: Any, image: Array) -> Array:
         return self.held(params["regressor"], image[None])[0]

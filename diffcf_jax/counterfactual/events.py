@@ -69,11 +69,13 @@ class Finished:
         job: the job that was asked for.
         counterfactual: numpy arrays.
         seconds: this image's share of the time that the steps took.
+        answer: which one of the job's, from 1.
     """
 
     job: Job
     counterfactual: Counterfactual
     seconds: float
+    answer: int = 1
 
 
 Event = Compiled | Stepped | Finished

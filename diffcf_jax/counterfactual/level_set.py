@@ -123,6 +123,18 @@ def _bounded(step: Vector, largest: Float[Scalar, ""]) -> Vector:
     return step * jnp.minimum(1, largest / jnp.where(size > 0, size, 1))
 
 
+def outside(basis: Float[Array, "n code"], vector: Vector) -> Vector:
+    """The part of a vector outside the span of orthonormal rows: (I - B^T B) v.
+
+    0 where less than a thousandth is left, which rounding would decide.
+    """
+    if not len(basis):
+        return vector
+    rest = vector - (basis @ vector) @ basis
+    enough = jnp.linalg.norm(rest) > 1e-3 * jnp.linalg.norm(vector)
+    return jnp.where(enough | ~jnp.isfinite(vector).all(), rest, 0)
+
+
 def secant_gradient(gradient: Vector, step: Vector, change: Float[Scalar, ""]) -> Vector:
     """The gradient nearest to the given one that explains what y did along a step (Broyden, 1965).
 

@@ -54,9 +54,12 @@ def one_of(choices: Sequence[str]) -> Rule:
     return lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
 
 
-def option(default: Any, rule: Rule) -> Any:
-    """A dataclass field with a default and the rule that its value must follow."""
-    return dataclasses.field(default=default, metadata={"rule": rule})
+def option(default: Any, rule: Rule, solver: str | None = None) -> Any:
+    """A dataclass field with a default and the rule that its value must follow.
+
+    One that only this `solver` reads must keep its default with any other.
+    """
+    return dataclasses.field(default=default, metadata={"rule": rule, "solver": solver})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,12 @@ class Options:
             network's output and everything outside of it are float32 in both.
 
     Raises:
-        OptionError: a value is out of its range.
+        OptionError: a value is out of its range, or is set for a solver that is not chosen.
     """
 
     name: ClassVar[str]
     generator_kind: ClassVar[str]
+    refiner_kind: ClassVar[str | None] = None  # of the second generator, where there is one
 
     iterations: int = option(100, COUNT)
     threshold: float = option(0.05, NOT_NEGATIVE)
@@ -89,6 +93,13 @@ class Options:
             fits, what = field.metadata["rule"]
             if not fits(value):
                 raise OptionError(f"{field.name}={value!r} must be {what}.")
+        for field in dataclasses.fields(self):
+            value, solver = getattr(self, field.name), field.metadata["solver"]
+            if solver and solver != self.solver and value != field.default:
+                raise OptionError(
+                    f"{field.name}={value!r} has no effect with solver={self.solver}: leave it at "
+                    f"{field.default!r}, or set solver={solver}."
+                )
 
     def bind(
         self, generator: Network, regressor: Regressor, held: Regressor | None = None
@@ -100,13 +111,17 @@ class Options:
         """
         raise NotImplementedError
 
-    def _module(self, generator: Network) -> Any:
-        """The generator's module with these options; refuses a generator of another kind."""
-        if generator.kind != self.generator_kind:
+    def _check_kind(self, network: Network, role: str = "generator") -> None:
+        """Refuses a generator, or a refiner, of another kind than the method's."""
+        kind = getattr(self, f"{role}_kind")
+        if network.kind != kind:
             raise UserError(
-                f"The method {self.name} needs a generator of kind {self.generator_kind}, "
-                f"but this one is a {generator.kind}."
+                f"The method {self.name} needs a {role} of kind {kind}, "
+                f"but this one is a {network.kind}."
             )
+
+    def _module(self, generator: Network) -> Any:
+        """The module of a generator with these options."""
         dtype = _PRECISIONS[self.precision]
         return generator.module.clone(dtype=dtype, remat=self.remat == "block")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import time
 import zlib
@@ -46,6 +47,7 @@ class Programs:
         bytes: memory per device that the largest program needs, params and states included.
         flops: operations of one iteration of one image, every turn of its loops counted.
         seconds: time spent compiling.
+        method: what was compiled.
     """
 
     params: Any
@@ -55,6 +57,7 @@ class Programs:
     bytes: int
     flops: float
     seconds: float
+    method: Method
     _init: jax.stages.Compiled
     _step: jax.stages.Compiled
     _finish: jax.stages.Compiled
@@ -81,7 +84,8 @@ class Programs:
 
         The random key of an image is made from the seed and the image's own content, so that
         neither its place in a folder nor its neighbours in the batch matter. Jobs that differ in
-        their target only are started together, and their states share all arrays but the query's.
+        their target only are started together: they share all that comes before the target
+        matters, with Newton's solvers the first gradient too, and all arrays but the query's.
         """
         contents = [job.content() for job in jobs]
         distinct = dict(zip(contents, jobs, strict=True))
@@ -96,7 +100,10 @@ class Programs:
         batch = parallel.shard_batch(batch, self.mesh)
         # A raw key, because a typed one has no form on the host.
         key = parallel.replicate(jax.random.PRNGKey(seed), self.mesh)
-        states = _unstack(self._init(self.params, *batch, key), len(images))
+        states = self._init(self.params, *batch, key)
+        if self.method.shares_first_step:
+            states, _ = self._step(self.params, states)
+        states = _unstack(states, len(images))
         return_freed_memory()
         started = dict(zip(distinct, states, strict=True))
         return [_asked(started[of], job.target) for of, job in zip(contents, jobs, strict=True)]
@@ -114,6 +121,10 @@ class Programs:
         """Judges at most `judges` states; does not wait for the devices (see `fetch`)."""
         stacked = jax.tree.map(lambda *leaves: _fill(np.stack(leaves), self.judges), *states)
         return self._finish(self.params, parallel.shard_batch(stacked, self.mesh))
+
+    def another(self, start: Any, found: Any) -> Any:
+        """The state of the search for the next answer, on the host; see `types.Method`."""
+        return jax.device_get(_another(self.method, start, found))
 
     @staticmethod
     def fetch(states: Any, count: int) -> list[Any]:
@@ -177,6 +188,7 @@ def compile_programs(
         bytes=needed,
         flops=flops,
         seconds=time.monotonic() - start,
+        method=method,
         _init=init,
         _step=step,
         _finish=finish,
@@ -300,6 +312,11 @@ def _asked(state: Any, target: Target) -> Any:
 
 def _put(states: Any, state: Any, slot: int) -> Any:
     return jax.tree.map(lambda all_, one: all_.at[slot].set(one), states, state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _another(method: Method, start: Any, found: Any) -> Any:
+    return method.another(start, found)
 
 
 @jax.jit

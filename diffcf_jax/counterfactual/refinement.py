@@ -28,6 +28,13 @@ def dilate(mask: Mask, size: int) -> Mask:
     return jax.lax.reduce_window(mask, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
 
 
+def mean_filter(mask: Mask, size: int) -> Mask:
+    """The mean within a square of `size` (odd) around each pixel; 0 beyond the edges."""
+    window = (size, size, 1)
+    total = jax.lax.reduce_window(mask, 0.0, jax.lax.add, window, (1, 1, 1), "SAME")
+    return total / size**2
+
+
 def refine(
     diffusion: Diffusion, model: Model, x: Image, x_adv: Image, keep: Mask, noises: Noises
 ) -> Image:

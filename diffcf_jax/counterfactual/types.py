@@ -82,7 +82,7 @@ class Counterfactual:
         iterations: optimisation steps done.
         curve: [largest number of iterations] the prediction that each step saw; NaN after the
             last one.
-        mask: [H, W, 1], 1 where the input was kept: by AC-RE, and by a mask.
+        mask: [H, W, 1], 1 where the input was kept: by AC-RE or the hybrid, and by a mask.
     """
 
     image: Array
@@ -101,8 +101,8 @@ class State(Protocol):
     """What continuous batching needs to know of a method's state.
 
     Attributes:
-        query: what the search is asked for; its `accept` and `aim` may be exchanged before the
-            first step, for `init` looks at neither.
+        query: what the search is asked for; its `accept` and `aim` may be exchanged after `init`
+            (and the first step, see `Method.shares_first_step`), which looks at neither.
         stopped: the criterion is met or the iterations are used up; `finish` decides.
         done: `finish` has accepted the result.
         result: what to hand out once done.
@@ -117,17 +117,24 @@ class State(Protocol):
 class Method(Protocol):
     """A counterfactual method: three pure functions of one image.
 
-    `params` is {"generator": variables, "regressor": variables}. No function looks at another
+    `params` is {"generator": variables, "regressor": variables}, and "refiner" for a method that
+    takes two generators. No function looks at another
     image, and every draw comes from `key` and the iteration, so that images can be batched, placed
     and interrupted in any way.
 
     Attributes:
         iterations: steps at most.
         loop_length: turns of the denoising loop per step.
+        shares_first_step: the first step looks at neither `accept` nor `aim` of the query, so that
+            it serves all targets of an image.
+        answers: per image and target; where there are several, `another(start, found)` is the
+            state from which the search after `found` starts, `start` being that of this one.
     """
 
     iterations: int
     loop_length: int
+    shares_first_step: bool
+    answers: int
 
     def init(self, params: Any, query: Query, key: Array) -> State:
         """Starts an image; `accept` and `aim` of its query decide nothing here."""

@@ -48,6 +48,15 @@ def constant_betas(steps: int, beta: float) -> Constants:
     return np.full(steps, 1000 / steps * beta)
 
 
+def betas_between(steps: int, first: float, last: float, power: int = 1) -> Constants:
+    """Betas whose roots of order `power` are equidistant: 1 is linear, 2 "scaled linear".
+
+    The latter is that of latent diffusion (Rombach et al., 2022, and its code). Unlike
+    `linear_betas` they do not depend on the number of steps.
+    """
+    return np.linspace(first ** (1 / power), last ** (1 / power), steps) ** power
+
+
 def respaced_timesteps(steps: int, respacing: str) -> list[int]:
     """Chooses which timesteps of the original process a shorter one keeps.
 
@@ -195,7 +204,8 @@ def make_diffusion(
 
     Args:
         steps: length of the original process.
-        schedule: "linear", "cosine", or "const" and a beta, such as "const0.008".
+        schedule: "linear", "cosine", "const" and a beta, such as "const0.008", or "linear" or
+            "scaled_linear" and the first and last beta, such as "linear0.0001,0.02".
         respacing: see `respaced_timesteps`.
         predict: "eps", "x_start" or "v".
         variance: "learned_range", "fixed_small" or "fixed_large".
@@ -230,16 +240,20 @@ def _betas(schedule: str, steps: int) -> Constants:
         return linear_betas(steps)
     if schedule == "cosine":
         return cosine_betas(steps)
+    match = re.fullmatch(r"(const|linear|scaled_linear)([\d.eE+-]+)(?:,([\d.eE+-]+))?", schedule)
     try:
-        beta = float(schedule.removeprefix("const")) if schedule.startswith("const") else 0.0
-    except ValueError:
-        beta = 0.0
-    if not 0 < beta * 1000 / steps < 1:
-        raise UserError(
-            f"Unknown diffusion schedule '{schedule}'; choose linear, cosine or constB with a "
-            "beta B, such as const0.008."
-        )
-    return constant_betas(steps, beta)
+        name, numbers = match[1], [float(text) for text in match.groups()[1:] if text]
+    except (TypeError, ValueError):  # no match, or no number
+        name, numbers = "", []
+    if name == "const" and len(numbers) == 1 and 0 < numbers[0] * 1000 / steps < 1:
+        return constant_betas(steps, numbers[0])
+    if name.endswith("linear") and len(numbers) == 2 and all(0 < beta < 1 for beta in numbers):
+        return betas_between(steps, *numbers, power=2 if name == "scaled_linear" else 1)
+    raise UserError(
+        f"Unknown diffusion schedule '{schedule}'; choose linear, cosine, constB with a beta B, "
+        "such as const0.008, or linearA,B or scaled_linearA,B with the first and last beta, such "
+        "as linear0.0001,0.02."
+    )
 
 
 def at(constants: Constants, t: Index, like: Float[Array, "..."]) -> Float[Array, "..."]:

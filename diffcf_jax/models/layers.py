@@ -1,5 +1,6 @@
 """The blocks that the ADM UNet, the Diff-AE and its encoder are made of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -76,13 +77,15 @@ def upsample_nearest(x: Images) -> Float[Array, "b 2*h 2*w c"]:
 
 
 class GroupNorm(nn.Module):
-    """Group norm over 32 groups (or one per channel), with statistics in float32 at least.
+    """Group norm over `groups` (or one per channel), with statistics in float32 at least.
 
     Pixels are reduced first, channels of a group after: on CPU its gradient is up to ten times
     faster so than a reduction over [pixels, channels of a group] at once.
     """
 
     dtype: Any = None
+    groups: int = 32
+    eps: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
@@ -90,7 +93,7 @@ class GroupNorm(nn.Module):
         b, _, _, c = x.shape
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        groups = min(32, c)
+        groups = min(self.groups, c)
 
         def group_mean(h: Images) -> Float[Array, "b 1 1 c"]:
             means = h.mean((1, 2)).reshape(b, groups, -1).mean(-1, keepdims=True)
@@ -99,7 +102,7 @@ class GroupNorm(nn.Module):
         h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         mean = checkpoint_name(group_mean(h), STATISTICS)
         variance = checkpoint_name(group_mean(jnp.square(h - mean)), STATISTICS)
-        factor = jax.lax.rsqrt(variance + 1e-5) * scale
+        factor = jax.lax.rsqrt(variance + self.eps) * scale
         h = h * factor + (bias - mean * factor)
         return h.astype(self.dtype or h.dtype)
 
@@ -171,6 +174,7 @@ class ResBlock(nn.Module):
         conditioned: False for the blocks of the semantic encoder.
         dropout: rate before the last convolution, in training only.
         dtype: the dtype of the convolutions; None follows the parameters.
+        norm: what makes a norm, `(dtype, name=...)`.
     """
 
     features: int
@@ -179,6 +183,7 @@ class ResBlock(nn.Module):
     conditioned: bool = True
     dropout: float = 0.0
     dtype: Any = None
+    norm: Callable[..., nn.Module] = GroupNorm
 
     @nn.compact
     def __call__(
@@ -190,12 +195,12 @@ class ResBlock(nn.Module):
     ) -> Float[Array, "b _ _ {self.features}"]:
         """Applies the block to x, given the embedded timestep and a semantic code."""
         resample = {"up": upsample_nearest, "down": avg_pool, None: lambda h: h}[self.resample]
-        h = nn.silu(GroupNorm(self.dtype, name="in_norm")(x))
+        h = nn.silu(self.norm(self.dtype, name="in_norm")(x))
         h = conv(self.features, 3, self.dtype, "in_conv")(resample(h))
         x = resample(x)
 
         if self.conditioned:
-            norm = GroupNorm(self.dtype, name="out_norm")
+            norm = self.norm(self.dtype, name="out_norm")
             if self.scale_shift_norm:
                 scale, shift = self._project(emb, 2, "emb_proj")
                 h = norm(h) * (1 + scale) + shift
@@ -228,11 +233,13 @@ class AttentionBlock(nn.Module):
         qkv_before_heads: how `qkv` lays out its 3C channels: True splits q, k, v and then heads
             (the originals' "new" order), False heads and then q, k, v (their "legacy" order).
         dtype: the dtype of the projections; the softmax is float32 at least.
+        norm: what makes the norm, `(dtype, name=...)`.
     """
 
     num_heads: int = 1
     qkv_before_heads: bool = False
     dtype: Any = None
+    norm: Callable[..., nn.Module] = GroupNorm
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
@@ -240,7 +247,7 @@ class AttentionBlock(nn.Module):
         b, h, w, c = x.shape
         d = c // self.num_heads
         qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=uniform_fan_in, name="qkv")(
-            GroupNorm(self.dtype, name="norm")(x).reshape(b, h * w, c)
+            self.norm(self.dtype, name="norm")(x).reshape(b, h * w, c)
         )
         qkv = checkpoint_name(qkv, PRODUCT)
         if self.qkv_before_heads:
@@ -256,10 +263,14 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves the resolution: a strided 3x3 convolution, or a 2x2 mean without `with_conv`."""
+    """Halves the resolution: a strided 3x3 convolution, or a 2x2 mean without `with_conv`.
+
+    The convolution pads one pixel on every side, or with `pad_end` at the right and bottom only.
+    """
 
     with_conv: bool = True
     dtype: Any = None
+    pad_end: bool = False
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "b _ _ c"]:
@@ -267,8 +278,8 @@ class Downsample(nn.Module):
         if not self.with_conv:
             return avg_pool(x)
         h = nn.Conv(
-            x.shape[-1], (3, 3), strides=2, padding=1, dtype=self.dtype,
-            kernel_init=uniform_fan_in, name="conv",
+            x.shape[-1], (3, 3), strides=2, padding=[(0 if self.pad_end else 1, 1)] * 2,
+            dtype=self.dtype, kernel_init=uniform_fan_in, name="conv",
         )(x)  # fmt: skip
         return checkpoint_name(h, PRODUCT)
 

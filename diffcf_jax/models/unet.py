@@ -1,5 +1,6 @@
 """The UNet of ADM (Dhariwal and Nichol, 2021), which Diff-AE conditions on a code."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,10 @@ class UNet(nn.Module):
         conv_resample: a convolution with every change of resolution outside ResBlocks.
         qkv_before_heads: the "new attention order" of the originals.
         dropout: rate in training.
+        norm_groups: groups of every norm.
+        norm_eps: added to the variance in every norm.
+        max_period: of the timestep embedding, see `timestep_embedding`.
+        pad_end: how the convolution of `conv_resample` pads, see `Downsample`.
         patch_size: the stem folds patches of this size into channels and the head unfolds them; 1
             is the original network, 2 or 4 a cheaper one at full image resolution.
         dtype: compute dtype of convolutions and attention; None follows the parameters. Norms,
@@ -61,6 +66,10 @@ class UNet(nn.Module):
     conv_resample: bool = True
     qkv_before_heads: bool = False
     dropout: float = 0.0
+    norm_groups: int = 32
+    norm_eps: float = 1e-5
+    max_period: float = 10_000.0
+    pad_end: bool = False
     patch_size: int = 1
     dtype: Any = None
     remat: bool = False
@@ -83,6 +92,7 @@ class UNet(nn.Module):
         """
         res_block = nn.remat(ResBlock, static_argnums=(4,)) if self.remat else ResBlock
         attention_block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
+        norm = functools.partial(GroupNorm, groups=self.norm_groups, eps=self.norm_eps)
 
         def res(h: Array, features: int, name: str, resample: str | None = None) -> Array:
             block = res_block(
@@ -91,6 +101,7 @@ class UNet(nn.Module):
                 scale_shift_norm=self.scale_shift_norm,
                 dropout=self.dropout,
                 dtype=self.dtype,
+                norm=norm,
                 name=name,
             )
             return block(h, emb, cond, train)
@@ -99,11 +110,13 @@ class UNet(nn.Module):
             heads = self.num_heads
             if self.num_head_channels:
                 heads = h.shape[-1] // self.num_head_channels
-            return attention_block(heads, self.qkv_before_heads, self.dtype, name=name)(h)
+            block = attention_block(heads, self.qkv_before_heads, self.dtype, norm, name=name)
+            return block(h)
 
         # Timestep embedding
         emb_channels = self.emb_channels or 4 * self.channels
-        emb = timestep_embedding(t.astype(jnp.promote_types(x.dtype, jnp.float32)), self.channels)
+        t = t.astype(jnp.promote_types(x.dtype, jnp.float32))
+        emb = timestep_embedding(t, self.channels, self.max_period)
         emb = nn.Dense(emb_channels, kernel_init=uniform_fan_in, name="time_embed_0")(emb)
         emb = nn.Dense(emb_channels, kernel_init=uniform_fan_in, name="time_embed_2")(nn.silu(emb))
 
@@ -125,7 +138,7 @@ class UNet(nn.Module):
                 if self.resblock_updown:
                     h = res(h, width, name, "down")
                 else:
-                    h = Downsample(self.conv_resample, self.dtype, name=name)(h)
+                    h = Downsample(self.conv_resample, self.dtype, self.pad_end, name=name)(h)
                 skips.append(h)
                 downsampling *= 2
 
@@ -153,6 +166,6 @@ class UNet(nn.Module):
                 index += 1
 
         # Head
-        h = nn.silu(GroupNorm(name="out_norm")(h))
+        h = nn.silu(norm(name="out_norm")(h))
         h = conv(self.out_channels * self.patch_size**2, name="out_conv", zeros=True)(h)
         return depth_to_space(h, self.patch_size)

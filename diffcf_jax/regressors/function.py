@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.regressors.preprocess import Preprocess
 from diffcf_jax.regressors.regressor import Model
 
 
@@ -36,23 +37,24 @@ def import_object(spec: str) -> Any:
     return value
 
 
-def load_object(value: Any, source: str) -> Model:
-    """Return a model of an object of JAX.
+def load_object(value: Any, source: str, preprocess: Preprocess | None = None) -> Model:
+    """Return a model of an object of JAX, PyTorch or Keras.
 
     Args:
         value: a function images [B, H, W, 3] -> outputs; `(apply, variables)`; `(module,
             variables)` of Flax linen or Haiku; a module of Flax NNX or Equinox that takes a batch;
-            a module of PyTorch; a model of Keras; or a function without arguments that returns one
-            of these.
+            a module of PyTorch, or what `torch.export` made of one; a model of Keras; or a function
+            without arguments that returns one of these.
         source: its name for messages.
+        preprocess: as the user gives it, for which a module of PyTorch is exported.
 
     Raises:
         UserError: it is none of these.
     """
-    if _is_a(value, "torch", "nn.Module"):
+    if _is_a(value, "torch", "nn.Module") or _is_a(value, "torch", "export.ExportedProgram"):
         from diffcf_jax.regressors.torch import load_module
 
-        return load_module(value, source)
+        return load_module(value, source, preprocess)
     if _is_a(value, "keras", "Model"):
         from diffcf_jax.regressors.keras import load_keras_model
 
@@ -65,7 +67,7 @@ def load_object(value: Any, source: str) -> Model:
             return Model(source, function, value[1], images=True)
     if callable(value) and not inspect.isclass(value):
         if _takes_nothing(value):
-            return load_object(value(), source)
+            return load_object(value(), source, preprocess)
         return _callable(value, source)
     raise UserError(
         f"{source} is of type {type(value).__name__}; it must be a function of images, (apply, "

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from diffcf_jax.checkpoint.network import REGRESSORS
 from diffcf_jax.checkpoint.store import load_network
@@ -15,19 +16,21 @@ from diffcf_jax.units import Unit, unit_of
 
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
+_HUBS = ("hf:", "timm:")
+
 _REFUSED = {
     **dict.fromkeys(
         (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"),
         "may execute code when it is read, or holds weights without their model",
     ),
-    ".pt2": "is a program of PyTorch",
+    ".pt2": "may execute code when PyTorch reads it",
     ".safetensors": "holds weights without their model",
     **dict.fromkeys((".h5", ".hdf5"), "is of Keras 2"),
 }
 
 
 def load_regressor(
-    spec: str | Path,
+    spec: str | Path | Any,
     preprocess: str | Preprocess = "",
     output: str | Output = "",
     unit: Unit | None = None,
@@ -35,8 +38,9 @@ def load_regressor(
     """Read a regressor of any format, differentiable and ready for `Explainer`.
 
     Args:
-        spec: a file (`.onnx`, `.keras`, `.jax`), a network directory of this package, or
-            `package.module:name` for an object in Python, see `load_object`.
+        spec: a file (`.onnx`, `.keras`, `.jax`); a network directory of this package; a folder of
+            Hugging Face or timm; `hf:NAME` or `timm:NAME` for what their libraries fetch; or
+            `package.module:name` for an object in Python, or that object, see `load_object`.
         preprocess: what is done to images [B, H, W, 3] in [0, 1] first, such as "imagenet" or
             "range=255 mean=122.8,117,104.3 std=256"; "": what the file or the files beside it say.
         output: how the outputs become one prediction, such as "expectation=0..80"; "": the only
@@ -47,32 +51,45 @@ def load_regressor(
         UserError: the file is missing, broken or of no supported format, or something does not
             fit.
     """
-    spec = str(spec)
-    model = _read(spec, output)
+    if isinstance(preprocess, str):
+        preprocess = parse_preprocess(preprocess) if preprocess else None
+    if isinstance(spec, (str, Path)):
+        spec = str(spec)
+        model = _read(spec, preprocess, output)
+    else:
+        model = load_object(spec, type(spec).__name__, preprocess)
     if isinstance(model, Regressor):
         if preprocess or output:
             raise UserError(f"{spec} has its own preprocess and output: leave these options out.")
         return model
-    if isinstance(preprocess, str):
-        text = preprocess or model.hints.get("preprocess", "")
-        preprocess = parse_preprocess(text) if text else _beside(spec, model)
+    if preprocess is None:
+        text = model.hints.get("preprocess", "")
+        preprocess = parse_preprocess(text) if text else _beside(model)
     if isinstance(output, str):
         output = parse_output(output or model.hints.get("output", ""))
     return assemble(model, preprocess, output, unit or Unit())
 
 
 def is_external(spec: str | Path) -> bool:
-    """Whether a text names a file of another format or an object, and no network directory."""
-    return Path(spec).suffix.lower() in (".onnx", ".keras", ".jax") or bool(
-        _OBJECT.fullmatch(str(spec))
+    """Whether a text names a model of another format or an object, and no network directory."""
+    path = Path(spec).expanduser()
+    return (
+        path.suffix.lower() in (".onnx", ".keras", ".jax")
+        or bool(_OBJECT.fullmatch(str(spec)))
+        or str(spec).startswith(_HUBS)
+        or ((path / "config.json").is_file() and not (path / "network.json").is_file())
     )
 
 
-def _read(spec: str, output: str | Output) -> Model | Regressor:
+def _read(spec: str, preprocess: Preprocess | None, output: str | Output) -> Model | Regressor:
     path = Path(spec).expanduser()
     suffix = path.suffix.lower()
     if (path / "network.json").is_file():
         return _network(spec, path)
+    if spec.startswith(_HUBS) or (path / "config.json").is_file():
+        from diffcf_jax.regressors.hub import load_hub
+
+        return load_hub(spec, preprocess)
     if suffix == ".onnx":
         from diffcf_jax.regressors.onnx.load import load_onnx
 
@@ -93,10 +110,10 @@ def _read(spec: str, output: str | Output) -> Model | Regressor:
             "give a function that builds it as package.module:name."
         )
     if _OBJECT.fullmatch(spec):
-        return load_object(import_object(spec), spec)
+        return load_object(import_object(spec), spec, preprocess)
     raise UserError(
         f"{short(spec)} is no regressor: give a network directory, a file ending in .onnx, .keras "
-        "or .jax, or package.module:name."
+        "or .jax, a folder of Hugging Face or timm, hf:NAME, timm:NAME, or package.module:name."
     )
 
 
@@ -111,7 +128,6 @@ def _network(spec: str, path: Path) -> Regressor:
     return assemble(model, None, Output(mean=unit.mean, scale=unit.scale), unit)
 
 
-def _beside(spec: str, model: Model) -> Preprocess | None:
-    if model.images or ":" in spec:
-        return None
-    return found_beside(Path(spec).expanduser())
+def _beside(model: Model) -> Preprocess | None:
+    path = Path(model.source)
+    return None if model.images or not path.is_file() else found_beside(path)

@@ -122,7 +122,7 @@ def found_beside(path: Path) -> Preprocess | None:
         UserError: a file is there and broken.
     """
     folder = path if path.is_dir() else path.parent
-    for name, read in (("preprocessor_config.json", _hugging_face), ("config.json", _timm)):
+    for name, read in (("preprocessor_config.json", _hugging_face), ("config.json", of_timm)):
         if (folder / name).is_file():
             found = read_json(folder / name)
             try:
@@ -160,7 +160,8 @@ def _hugging_face(found: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _timm(found: Mapping[str, Any]) -> Preprocess | None:
+def of_timm(found: Mapping[str, Any]) -> Preprocess | None:
+    """Return the pre-processing of a config of timm, if it has a `pretrained_cfg`."""
     config = found.get("pretrained_cfg")
     if not isinstance(config, Mapping):
         return None

@@ -1,5 +1,6 @@
 """What reads the images of a run besides the regressor: oracles, and outputs not explained."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffcf_jax.checkpoint.network import REGRESSORS
+from diffcf_jax.checkpoint.network import REGRESSORS, Network
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.errors import UserError
 from diffcf_jax.regressors import load
@@ -80,40 +81,85 @@ def other_outputs(regressor: Any) -> dict[str, Predict]:
     return {f"output {n}": lambda x, i=i: read(x)[:, i] for i, n in enumerate(columns)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A regressor of any kind, opened to be asked.
+
+    Attributes:
+        spec: what it was opened by.
+        apply: (variables, images [B, H, W, 3] in [0, 1]) -> (y - mean) / scale [B].
+        variables: its first argument.
+        unit: of y.
+        size: the height and width of the images that it takes; None: any that its pre-processing
+            takes.
+        network: the network, where it is one of this package.
+    """
+
+    spec: str
+    apply: Callable[[Any, Any], jax.Array]
+    variables: Any
+    unit: Unit
+    size: int | None = None
+    network: Network | None = None
+
+    def check_size(self, images: np.ndarray) -> None:
+        """Refuse images [B, H, W, 3] of another size.
+
+        Raises:
+            UserError: they are.
+        """
+        size = self.size
+        if size is not None and images.shape[1:] != (size, size, 3):
+            height, width = images.shape[1:3]
+            raise UserError(
+                f"{self.spec} takes images of {size}x{size} pixels, and these have "
+                f"{width}x{height}: give the regressor of this run"
+            )
+
+
+def open_reader(spec: str | Path, config: Mapping[str, Any] | None) -> Reader:
+    """Open a regressor.
+
+    Args:
+        spec: a network directory, or any other regressor that `load_regressor` reads.
+        config: may hold `unit`, `mean` and `scale`, which come before the checkpoint's, and
+            `preprocess` and `output` of another regressor.
+
+    Raises:
+        UserError: the regressor is missing or broken, or none.
+    """
+    config = config or {}
+    if load.is_external(spec):
+        texts = (config.get(key) or "" for key in ("preprocess", "output"))
+        regressor = load.load_regressor(spec, *texts, unit_of({}, config))
+        return Reader(str(spec), regressor.apply, regressor.variables, regressor.unit)
+    network = load_network(spec)
+    if network.kind not in REGRESSORS:
+        raise UserError(f'{spec} holds a "{network.kind}", not a regressor: give another one')
+    return Reader(
+        str(spec), network.module.apply, network.variables, unit_of(network.description, config),
+        network.description["image_size"], network,
+    )  # fmt: skip
+
+
 def predictor(spec: str | Path, config: Mapping[str, Any] | None, batch_size: int) -> Predict:
     """Load a regressor as a function that is compiled once, for at most `batch_size` images.
 
     Its predictions are in the label's unit: mean + scale * network(images).
 
     Args:
-        spec: a network directory, or any other regressor that `load_regressor` reads.
-        config: may hold `unit`, `mean` and `scale`, which come before the checkpoint's, and
-            `preprocess` and `output` of another regressor.
+        spec: see `open_reader`.
+        config: see `open_reader`.
         batch_size: of what is compiled.
 
     Raises:
-        UserError: the regressor is missing or broken, or none; when called, images of another
-            size than the network's.
+        UserError: see `open_reader`; when called, images of another size than the network's.
     """
-    config = config or {}
-    if load.is_external(spec):
-        texts = (config.get(key) or "" for key in ("preprocess", "output"))
-        regressor = load.load_regressor(spec, *texts, unit_of({}, config))
-        return _in_batches(regressor.apply, regressor.variables, regressor.unit, batch_size)
-    network = load_network(spec)
-    if network.kind not in REGRESSORS:
-        raise UserError(f'{spec} holds a "{network.kind}", not a regressor: give another one')
-    size = network.description["image_size"]
-    unit = unit_of(network.description, config)
-    predict_batch = _in_batches(network.module.apply, network.variables, unit, batch_size)
+    reader = open_reader(spec, config)
+    predict_batch = _in_batches(reader.apply, reader.variables, reader.unit, batch_size)
 
     def predict(images: np.ndarray) -> np.ndarray:
-        if images.shape[1:] != (size, size, 3):
-            height, width = images.shape[1:3]
-            raise UserError(
-                f"{spec} takes images of {size}x{size} pixels, and these have "
-                f"{width}x{height}: give the regressor of this run"
-            )
+        reader.check_size(images)
         return predict_batch(images)
 
     return predict

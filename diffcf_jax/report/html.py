@@ -6,7 +6,7 @@ The page needs no network and no other file: images are data URIs, style and scr
 import base64
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import curve_svg, overview_svg
 from diffcf_jax.report.template import render
+from diffcf_jax.results.answers import pairwise_distances, together
 from diffcf_jax.results.log import RESULTS, image_path, order_of, read_results
 from diffcf_jax.results.summary import Interval, miss, read_summary
 from diffcf_jax.target import ends
@@ -27,7 +28,7 @@ _FOLDER = Path(__file__).parent
 _SHARP_UP_TO = 96
 _THUMBNAIL = 192
 
-_METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE"}
+_METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE", "hybrid": "Hybrid"}
 
 _METRICS = {  # name in summary.json -> (label, what it is)
     "success_rate": ("Success rate", "prediction for the saved image within {threshold} target"),
@@ -79,6 +80,7 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
     summary = read_summary(folder)
     config = summary["config"]
     results = [row for row in rows if "error" not in row]
+    groups = together(results[:limit])
     summary |= {"n": len(results), "errors": len(rows) - len(results)}
     name, threshold = str(config["method"].get("name")), config["method"]["threshold"]
     unit = (config.get("regressor") or {}).get("unit")
@@ -121,6 +123,7 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
             }
             for row in results[:limit]
         ],
+        groups=[(group, _distances(folder, group)) for group in groups],
         embed=lambda row, key: _embed(image_path(folder, row, key)),
         number=number,
         value=lambda value: "–" if value is None else with_unit(number(value)),
@@ -131,6 +134,15 @@ def write_report(workdir: str | Path, limit: int = 1000) -> Path:
     path = folder / "report.html"
     write_file(path, page.encode())
     return path
+
+
+def _distances(folder: Path, group: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, float]]:
+    """The numbers of each two answers, and the distance between their saved images."""
+    images = [read_image(image_path(folder, row, "cf")) for row in group]
+    return [
+        (group[i]["answer"], group[j]["answer"], distance)
+        for (i, j), distance in pairwise_distances(images).items()
+    ]
 
 
 def _metric_row(

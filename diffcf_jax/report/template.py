@@ -33,6 +33,11 @@ def render(folder: Path, name: str, script: str = "", **values: Any) -> str:
     return template.render(style=style, script=Markup(script), policy=policy, **values)
 
 
+def fragment(folder: Path, name: str, **values: Any) -> str:
+    """A part of somebody else's page from a template."""
+    return _environment(folder).get_template(f"{name}.html").render(**values)
+
+
 def macros(folder: Path, name: str) -> ModuleType:
     """The macros of a template, as functions that return markup."""
     return _environment(folder).get_template(f"{name}.html").module

@@ -18,6 +18,8 @@ from diffcf_jax.target import Target, ends, plain
 RESULTS = "results.jsonl"
 IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask")  # keys that name a file
 
+Key = tuple[str, float | str | None, int]  # see `result_key`
+
 # What float32 holds, as all predictions are, and what a float counts without gaps.
 _LARGEST = 3.4028234663852886e38
 _LARGEST_COUNT = 1 << 53
@@ -61,9 +63,13 @@ def _are_readings(value: Any) -> bool:
     )
 
 
-_ERROR_KEYS = {"id": _is_count, "name": _is_text, "target": _is_target, "error": _is_text}
+_ERROR_KEYS = {
+    **{"id": _is_count, "name": _is_text, "target": _is_target, "answer": _is_count},
+    "error": _is_text,
+}
 _RESULT_KEYS = {
-    **{"id": _is_count, "name": _is_text, "target": _is_target, "y_true": _is_number},
+    **{"id": _is_count, "name": _is_text, "target": _is_target, "answer": _is_count},
+    "y_true": _is_number,
     **{"y_initial": _is_number, "y_reconstruction": _is_number, "y_final": _is_number},
     **{"success": _is_flag, "iterations": _is_count, "reason": _is_text},
     **{"pixel_change": _is_number, "seconds": _is_number, "curve": _is_curve},
@@ -95,7 +101,7 @@ def read_results(workdir: str | Path, skip_broken: bool = False) -> list[dict[st
     paths = [log_path(workdir, 0), *_other_logs(workdir)]
     rows = [row for path in paths for row in _read_log(path, skip_broken)]
     results = {key_of(row): row for row in rows if "error" not in row}
-    explained = set(results) | {(name, None) for name, _ in results}
+    explained = set(results) | {(name, None, 1) for name, *_ in results}
     errors = {key_of(row): row for row in rows if "error" in row}
     chosen = {id(row) for row in results.values()}
     chosen |= {id(row) for key, row in errors.items() if key not in explained}
@@ -117,26 +123,25 @@ def write_results(workdir: str | Path, rows: Sequence[dict[str, Any]]) -> None:
         path.unlink()
 
 
-def result_key(name: str, target: Target) -> tuple[str, float | str]:
-    """What identifies a result: the input's name, and the target as JSON has it (`plain`).
+def result_key(name: str, target: Target | None, answer: int = 1) -> Key:
+    """What identifies a result: the input's name, the target as JSON has it (`plain`), the answer.
 
     A number is the shortest decimal that float32 rounds to the same value, so that 0.2 is
     0.2 whether it comes from a config or back from a float32 array.
     """
-    return name, plain(target)
+    return name, None if target is None else plain(target), answer
 
 
 def order_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What rows are sorted by: the input, then numbers and ranges by their ends, then extremes."""
+    """What rows are sorted by: input; numbers and ranges by their ends, then extremes; answer."""
     target = row["target"]
     bounds = (0.0, 0.0) if target is None else ends(target)
-    return row["id"], bounds is None, bounds or (0.0, 0.0), str(target)
+    return row["id"], bounds is None, bounds or (0.0, 0.0), str(target), row["answer"]
 
 
-def key_of(row: dict[str, Any]) -> tuple[str, float | str | None]:
+def key_of(row: Mapping[str, Any]) -> Key:
     """The key of a row; the target of an error may be None."""
-    target = row["target"]
-    return (row["name"], None) if target is None else result_key(row["name"], target)
+    return result_key(row["name"], row["target"], row["answer"])
 
 
 def image_path(workdir: Path, row: Mapping[str, Any], key: str) -> Path:
@@ -179,6 +184,7 @@ def _parse_line(line: bytes) -> dict[str, Any]:
     """Raises ValueError, as unicode errors are, saying what is wrong."""
     row = parse_json(line.decode())
     is_error = "error" in row
+    row.setdefault("answer", 1)  # what was written before there could be several
     if not is_error and not _are_readings(row.get("readings", {})):
         raise ValueError(f'"readings" has the value {short(row["readings"])}')
     for key, is_valid in (_ERROR_KEYS if is_error else _RESULT_KEYS).items():

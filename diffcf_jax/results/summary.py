@@ -4,54 +4,19 @@ import collections
 import csv
 import io
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import write_file
 from diffcf_jax.jsonfile import read_json, strict_json
+from diffcf_jax.results.statistics import Interval, bootstrap_mean
 from diffcf_jax.shipped import command
 from diffcf_jax.target import ends, nearest
 
-# "mean", "low", "high", "n", and "unit" where the values have one
-Interval = dict[str, float | int | str | None]
-
 _NUMBER = (int, float)
-
-
-def bootstrap_mean(
-    values: Iterable[float | bool | None], resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """Mean with its 95% bootstrap interval by the percentile method.
-
-    The n values are drawn n times with replacement, `resamples` times, always with the same
-    seed; the interval is between the 2.5 and 97.5 percentiles of the means. None, NaN and infinite
-    values are left out. Where all values are equal, also if there is only one, the interval is
-    that value.
-
-    Returns:
-        {"mean", "low", "high", "n"}, where n counts the values used; the first three are None when
-        there are none.
-
-    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
-    """
-    x = np.array([np.nan if value is None else float(value) for value in values])
-    x = x[np.isfinite(x)]
-    if not x.size:
-        return {"mean": None, "low": None, "high": None, "n": 0}
-    low = high = mean = float(x.mean())
-    if x.min() < x.max():
-        from scipy import stats  # here, because importing it takes half a second
-
-        low, high = stats.bootstrap(
-            (x,), np.mean, n_resamples=resamples, batch=max(1, 10_000_000 // x.size),
-            method="percentile", random_state=np.random.default_rng(seed),
-        ).confidence_interval  # fmt: skip
-    return {"mean": mean, "low": float(low), "high": float(high), "n": int(x.size)}
 
 
 def summarise(
@@ -77,19 +42,19 @@ def summarise(
         |x - x'| in [0, 1]; seconds for one image. The second to fourth are in the label's unit.
     """
     results = [row for row in rows if "error" not in row]
-    with_end = [row for row in results if ends(row["target"])]
-    failures = [row for row in with_end if not row["success"]]
+    failures = [row for row in results if ends(row["target"]) and not row["success"]]
     reasons = collections.Counter(row["reason"] or "no reason given" for row in failures)
     metrics = {
-        "success_rate": [row["success"] for row in with_end],
-        "initial_error": [miss(row["y_initial"], row["target"]) for row in with_end],
-        "final_error": [miss(row["y_final"], row["target"]) for row in with_end],
+        "success_rate": [row["success"] if ends(row["target"]) else None for row in results],
+        "initial_error": [miss(row["y_initial"], row["target"]) for row in results],
+        "final_error": [miss(row["y_final"], row["target"]) for row in results],
         "reconstruction_gap": [
             distance(row["y_reconstruction"], row["y_initial"]) for row in results
         ],
         **{key: [row[key] for row in results] for key in ("iterations", "pixel_change", "seconds")},
     }
-    intervals = {name: bootstrap_mean(values) for name, values in metrics.items()}
+    images = [row["name"] for row in results]
+    intervals = {name: bootstrap_mean(values, images) for name, values in metrics.items()}
     in_unit = ("initial_error", "final_error", "reconstruction_gap")
     return {
         "n": len(results),

@@ -10,21 +10,22 @@ from diffcf_jax.files import cannot_write
 from diffcf_jax.results.log import (
     IMAGES,
     RESULTS,
+    Key,
     image_path,
     key_of,
     log_path,
     read_results,
-    result_key,
     write_results,
 )
 from diffcf_jax.workdir import CONFIG, differences, read_config
 
-# What may differ between two runs into one folder, because it does not change the result of an
-# image: which images and targets, how many at a time, and who only looks on. Checkpoints are
-# compared by their content.
+# What may differ between two runs into one folder, because it changes no result: which images,
+# targets and answers, how many at a time, and who only looks on. Checkpoints are compared by their
+# content.
 MAY_CHANGE = (
-    "batch_size", "oracle", "data.limit", "data.convert", "method.remat", "generator",
-    "regressor.checkpoint", "regressor.original", "regressor.convert", "regressor.model",
+    "batch_size", "oracle", "data.limit", "data.convert", "method.remat", "method.answers",
+    "generator", "refiner", "regressor.checkpoint", "regressor.original", "regressor.convert",
+    "regressor.model",
 )  # fmt: skip
 
 
@@ -79,21 +80,22 @@ def check_shared(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def check_complete(
-    workdir: Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[tuple[str, float | str | None]]
-) -> None:
+def check_complete(workdir: Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[Key]) -> None:
     """Refuses to call a run done whose processes have left no line for something.
 
     Args:
         workdir: is named.
         rows: of the logs of all processes.
-        keys: names and targets of what was to do; without a target there was nothing to do.
+        keys: of what was to do; without a target there was nothing to do.
 
     Raises:
         UserError: a result is missing.
     """
     there = {key_of(row) for row in rows}
-    missing = [key for key in keys if key[1] is not None and result_key(*key) not in there]
+    unreadable = {key_of(row)[:2] for row in rows if "error" in row}  # has no answer at all
+    missing = [
+        key for key in keys if key[1] is not None and key not in there and key[:2] not in unreadable
+    ]
     if missing:
         raise UserError(
             f"{workdir} lacks {len(missing)} results, such as that of {missing[0][0]}: give a "

@@ -5,6 +5,7 @@
     OUT/reconstruction/NAME.png
     OUT/cf/NAME.png                   the counterfactual
     OUT/heatmap/NAME.png              counterfactual - input (`figures.heatmap`)
+    OUT/cf/NAME_answer_2.png          a further answer, if there are several; so in other folders
     OUT/square_mask/NAME.png          white inside the inner square; squares data set only
 
 A line is written after its images are safely on disk, so whatever results.jsonl names exists,
@@ -39,6 +40,7 @@ from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import heatmap
 from diffcf_jax.results.log import (
     IMAGES,
+    Key,
     image_path,
     key_of,
     log_path,
@@ -104,7 +106,7 @@ class ResultWriter:
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
-    def finished(self) -> set[tuple[str, float | str]]:
+    def finished(self) -> set[Key]:
         """Keys (`result_key`) of everything that is done and on disk, errors not included."""
         with self._lock:
             return set(self._finished)
@@ -118,6 +120,7 @@ class ResultWriter:
         reason: str | None = None,
         unit: str | None = None,
         readings: Mapping[str, Mapping[str, float]] | None = None,
+        answer: int = 1,
     ) -> dict[str, Any]:
         """Writes the images of a finished input, then its line, and returns that line.
 
@@ -129,6 +132,8 @@ class ResultWriter:
             reason: why it did not succeed, one sentence; None when it did.
             unit: of the target and all predictions.
             readings: name -> what an oracle or another output says, `before` and `after`.
+            answer: which one for this target, from 1; the number of further ones becomes part of
+                the file names (`a_answer_2.png`).
 
         Raises:
             UserError: an image holds a value that is not finite, or a file cannot be written.
@@ -145,13 +150,13 @@ class ResultWriter:
         if record.mask is not None:
             images["square_mask"] = record.mask.astype(np.uint8) * 255
         self.check()
-        _, target = result_key(record.name, target)
+        key = _, target, _ = result_key(record.name, target, answer)
         whole = self._stems[record.name]
         stem = _fitting(self.workdir, whole)
-        key = (record.name, target)
         # Without the target in its name, a file may be that of an earlier run with another one.
-        plain = not self._several_targets and self._owners.get(f"cf/{stem}.png", key) == key
-        own_stem = stem if plain else _fitting(self.workdir, f"{whole}_target_{target}")
+        plain = not self._several_targets and self._owners.get(f"cf/{stem}.png", key)[:2] == key[:2]
+        own = whole if plain else f"{whole}_target_{target}"
+        own_stem = _fitting(self.workdir, own if answer == 1 else f"{own}_answer_{answer}")
         paths = {}
         for folder, image in images.items():
             shared = folder in ("input", "square_mask")
@@ -162,6 +167,7 @@ class ResultWriter:
             "id": record.id,
             "name": record.name,
             "target": target,
+            "answer": answer,
             "unit": unit,
             "y_true": _number(record.y),
             "y_initial": _number(counterfactual.y_initial),
@@ -188,14 +194,16 @@ class ResultWriter:
         self._append(row)
         return row
 
-    def save_error(self, id: int, name: str, target: Target | None, message: str) -> dict[str, Any]:
+    def save_error(
+        self, id: int, name: str, target: Target | None, message: str, answer: int = 1
+    ) -> dict[str, Any]:
         """Writes the line of an input that could not be explained, and returns it.
 
         Raises:
             UserError: the line cannot be written.
         """
         target = None if target is None else plain(target)
-        row = {"id": id, "name": name, "target": target, "error": message}
+        row = {"id": id, "name": name, "target": target, "answer": answer, "error": message}
         self._append(row)
         return row
 

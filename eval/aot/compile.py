@@ -10,12 +10,14 @@ import numpy as np
 
 from diffcf_jax import parallel
 from diffcf_jax.chips import TPUS
+from diffcf_jax.counterfactual.methods import bind_method
 from diffcf_jax.counterfactual.programs import compile_step
 from diffcf_jax.counterfactual.types import Method, Query
 from diffcf_jax.errors import UserError
 from diffcf_jax.flops import count_flops
 from diffcf_jax.inputs import (
     abstract_networks,
+    abstract_refiner,
     apply_of,
     naming_option,
     parse_batch_size,
@@ -37,6 +39,7 @@ def compile_for(
     generator: Mapping[str, Any],
     regressor: Mapping[str, Any],
     batch_size: int | str,
+    refiner: Mapping[str, Any] | None = None,
     **_: Any,
 ) -> Estimate:
     """Compiles a run's iteration for a TPU topology, and estimates its memory and speed.
@@ -49,15 +52,20 @@ def compile_for(
         generator: of the config of a run.
         regressor: of the config of a run.
         batch_size: images on all chips together; "auto": one per chip.
+        refiner: of the config of a run.
 
     Raises:
         UserError: the config, a checkpoint or the topology is not valid.
     """
     slots = parse_batch_size(batch_size)
     network, reader = abstract_networks(generator, regressor)
+    second = abstract_refiner(refiner)
     with naming_option():
-        built = parse_method(method).bind(network, apply_of(reader), held_by(reader))
+        options, held = parse_method(method), held_by(reader)
+        built = bind_method(options, network, apply_of(reader), second, held)
     params = {"generator": network.variables, "regressor": reader.variables}
+    if second is not None:
+        params["refiner"] = second.variables
     size = network.description["image_size"]
     precision = method.get("precision", "float32")
     slots = 1 if slots == "auto" else slots

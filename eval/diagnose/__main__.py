@@ -18,8 +18,8 @@ from absl import flags
 
 from diffcf_jax import cli, shipped
 
+from ..page import Finding, format_finding, write_page
 from .diffae import Autoencoder, check_codes, check_steps, check_swap
-from .page import Finding, format_finding, write_page
 from .subject import Subject, open_subject
 from .tau import check_tau
 
@@ -45,7 +45,7 @@ def _diagnose(args: flags.FlagValues, _: list[str]) -> None:
     for finding in findings:
         print(format_finding(finding))
     checkpoint = args.config.generator.checkpoint
-    page = write_page(args.workdir, f"Diagnosis of {checkpoint}", findings)
+    page = write_page(args.workdir, "diagnosis", f"Diagnosis of {checkpoint}", findings)
     print(f"The page is {page}")
 
 

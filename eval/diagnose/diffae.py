@@ -13,7 +13,7 @@ from diffcf_jax.diffusion.schedule import Diffusion, respace
 from diffcf_jax.errors import UserError
 from diffcf_jax.sampling import render
 
-from .page import Finding, Plot, Table
+from ..page import Finding, Plot, Table
 from .subject import Subject
 
 Array = jax.Array

@@ -11,7 +11,7 @@ from diffcf_jax.diffusion.sampler import bind, p_sample_loop
 from diffcf_jax.diffusion.schedule import Diffusion, q_sample, respace
 from diffcf_jax.errors import UserError
 
-from .page import Finding, Plot, Table
+from ..page import Finding, Plot, Table
 from .subject import Subject
 
 Array = jax.Array

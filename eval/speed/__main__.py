@@ -45,6 +45,11 @@ def _define(values: flags.FlagValues) -> None:
 
 def _measure(args: flags.FlagValues, _: list[str]) -> None:
     config = args.config.to_dict()
+    if "refiner" in config:
+        raise UserError(
+            f"The originals have no method {config['method']['name']}: give a config of ac-re or "
+            "diffae-re."
+        )
     names = list(SIDES) if args.originals else ["diffcf_jax"]
     for batch in _numbers(args.batch):
         if args.trained:

@@ -26,8 +26,8 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
 from diffcf_jax.units import unit_of
-from eval.metrics import square_metrics
 
+from ..metrics.squares import square_metrics
 from .job import write
 from .side import SIDES, Side
 

@@ -1,4 +1,4 @@
-"""Methods that compile in a second: the two real ones on networks of one or two layers."""
+"""Methods that compile in a second: the real ones on networks of one or two layers."""
 
 import flax.struct
 import jax
@@ -7,8 +7,9 @@ import numpy as np
 import optax
 
 from diffcf_jax.counterfactual.ac_re import ACRE, ACREMethod
-from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod
+from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAEREMethod, DiffAERENewton
 from diffcf_jax.counterfactual.events import Job
+from diffcf_jax.counterfactual.hybrid import Hybrid, HybridMethod
 from diffcf_jax.counterfactual.types import Counterfactual, Query, Stop, select
 from diffcf_jax.diffusion.schedule import make_diffusion
 
@@ -31,6 +32,10 @@ def variables():
             "code": 0.5 * jax.random.normal(next(keys), (8, 16)),
         },
         "regressor": {"in": 0.2 * jax.random.normal(next(keys), (3, 3, 3, 16))},
+        "refiner": {
+            "in": 0.3 * jax.random.normal(next(keys), (3, 3, 3, 16)),
+            "out": 0.1 * jax.random.normal(next(keys), (3, 3, 16, 3)),
+        },
     }
 
 
@@ -56,8 +61,8 @@ def ac_re(gradient_floor=0.15):
     return ACREMethod(options, process, denoise, regressor)
 
 
-def diffae_re():
-    return DiffAEREMethod(
+def diffae_re(kind=DiffAEREMethod):
+    return kind(
         options=DiffAERE(iterations=20, threshold=0.01),
         encode=lambda v, x: x.mean((1, 2)) @ v["encode"],
         predict=predict,
@@ -66,6 +71,12 @@ def diffae_re():
         regressor=regressor,
         optimizer=optax.adam(0.05),
     )
+
+
+def hybrid():
+    process = make_diffusion(steps=100, respacing="20")
+    options = Hybrid(tau=2, iterations=20, threshold=0.01)
+    return HybridMethod(options, diffae_re(DiffAERENewton), process, denoise)
 
 
 METHODS = {"ac-re": ac_re, "diffae-re": diffae_re}
@@ -109,6 +120,8 @@ class Counting:
     """
 
     iterations = 200
+    shares_first_step = False
+    answers = 1
 
     def init(self, params, query, key):
         image, zero = query.image, jnp.zeros(())

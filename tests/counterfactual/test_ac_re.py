@@ -28,7 +28,7 @@ def regressor(variables, images):
     return variables["weight"] * images[:, : SIZE // 2, :, 0].mean((1, 2))
 
 
-OPTIONS = ACRE(tau=3, iterations=30, step_size=4 / 255, threshold=0.01, dilation=3)
+OPTIONS = ACRE(tau=3, solver="pgd", iterations=30, step_size=4 / 255, threshold=0.01, dilation=3)
 METHOD = ACREMethod(OPTIONS, DIFFUSION, denoiser, regressor)
 INIT, STEP, FINISH = (jax.jit(f) for f in (METHOD.init, METHOD.step, METHOD.finish))
 

@@ -38,7 +38,7 @@ def regressor(variables, images):
 
 
 METHOD = DiffAEREMethod(
-    DiffAERE(iterations=25, threshold=0.01),
+    DiffAERE(solver="adam", iterations=25, threshold=0.01),
     encode,
     predict,
     make_diffusion(1000, respacing="ddim20"),

@@ -75,6 +75,24 @@ def test_neither_batch_nor_order_matters(setting):
         np.testing.assert_allclose(result.image, again[i].image, atol=2.01 / 255)
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_first_step_serves_every_target(name):
+    method, params, image = newton(name), methods.variables(), methods.make_image()
+    step = jax.jit(method.step)
+    state = jax.jit(method.init)(params, Query.of(image, 0.0), jax.random.key(0))
+    near, far = (state.replace(query=Query.of(image, target)) for target in (-1.4, 7.0))
+    read = [step(params, one).replace(query=state.query) for one in (near, far)]
+    for a, b in zip(*map(jax.tree.leaves, read), strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(a, b)
+    assert read[0].iteration == 0 and np.isnan(read[0].result.curve).all()
+    # The next one uses what was read, and takes the second gradient.
+    moved = step(params, read[0].replace(query=far.query))
+    assert moved.iteration == 2 and np.isfinite(moved.result.curve[:2]).all()
+    if name == "diffae-re":
+        assert moved.result.curve[0] == read[0].result.y_reconstruction
+
+
 def flat(v, images):
     return methods.regressor(v, jax.lax.stop_gradient(images))
 
@@ -106,8 +124,10 @@ def steep(v, images):
 def test_what_gives_no_step_ends_with_a_reason(name, read, stop):
     method = newton(name, read)
     params, image = methods.variables(), methods.make_image()
-    state = jax.jit(method.init)(params, Query.of(image, 7.0), jax.random.key(0))
-    state = method.finish(params, jax.jit(method.step)(params, state))
+    state, step = jax.jit(method.init)(params, Query.of(image, 7.0), jax.random.key(0)), method.step
+    read = jax.jit(step)(params, state)  # what all targets share
+    assert not read.stopped and read.result.iterations == 0
+    state = method.finish(params, jax.jit(step)(params, read))
     assert state.done and not state.result.success
     assert state.result.stop == stop and state.result.iterations == 1
     if stop == Stop.FLAT:

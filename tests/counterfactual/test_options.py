@@ -1,5 +1,6 @@
 """What the options of a method do to its networks, and the refusal of wrong ones."""
 
+import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -106,13 +107,29 @@ def test_half_precision_is_close(setting, usual):
         ("ac-re", {"dilation": 4}, "dilation=4 must be an odd whole number"),
         ("ac-re", {"threshold": float("nan")}, "threshold=nan must be a finite number, 0 or more"),
         ("ac-re", {"step_size": 0.0}, "step_size=0.0 must be a finite number above 0"),
+        (
+            "ac-re",
+            {"step_size": 0.01},
+            f"step_size=0.01 has no effect with solver=newton: leave it at {2 / 255!r}, or set "
+            "solver=pgd",
+        ),
+        ("ac-re", {"solver": "pgd", "largest_step": 1.0}, "largest_step=1.0 has no effect with"),
         ("ac-re", {"gradient_floor": 2.0}, "gradient_floor=2.0 must be a number from 0 to 1"),
         ("ac-re", {"respacing": "ten"}, "respacing='ten': The respacing 'ten' is not understood"),
         ("ac-re", {"taus": 3}, "taus is no option of ac-re: did you mean tau"),
         ("ac-re", {"colour": 3}, "colour is no option of ac-re: choose from iterations, "),
-        ("ac", {}, "name='ac' is no method; choose one of ac-re, diffae-re"),
+        ("hybrid", {"share": 1.5}, "share=1.5 must be a number from 0 to 1"),
+        ("hybrid", {"border": 4}, "border=4 must be an odd whole number"),
+        ("ac", {}, "name='ac' is no method; choose one of ac-re, diffae-re, hybrid"),
         ("diffae-re", {"distance": "l7"}, "distance='l7' must be one of l1, l2"),
         ("diffae-re", {"distance_space": "image"}, "distance_space='image' must be one of latent"),
+        (
+            "diffae-re",
+            {"learning_rate": 0.03},
+            "learning_rate=0.03 has no effect with solver=newton",
+        ),
+        ("diffae-re", {"distance_weight": 1e-5}, "distance_weight=1e-05 has no effect with solver"),
+        ("diffae-re", {"solver": "adam", "slide": 0}, "slide=0 has no effect with solver=adam: "),
         ("diffae-re", {"decode_steps": 60}, "decode_steps=60: No integer stride takes exactly 60"),
     ],
 )
@@ -121,6 +138,13 @@ def test_wrong_options(name, options, message):
     network = Network(description, build_module(description), {})
     with pytest.raises(UserError, match="^" + re.sub("[.]", "[.]", message)):
         method_options(name, {**OPTIONS.get(name, {}), **options}).bind(network, regressor)
+
+
+def test_an_option_goes_with_its_solver():
+    assert method_options("ac-re", {"solver": "pgd", "step_size": 0.01}).step_size == 0.01
+    assert method_options("diffae-re", {"solver": "newton", "slide": 0}).slide == 0
+    adam = method_options("diffae-re", {"solver": "adam", "learning_rate": 0.03})
+    assert adam.learning_rate == 0.03 and dataclasses.asdict(adam)["slide"] == 3
 
 
 def test_a_generator_of_another_kind_is_refused():

@@ -171,3 +171,24 @@ def test_the_constants_of_a_single_step_are_complete():
     assert len(arrays) == 15 and all(np.isfinite(value).all() for value in arrays)
     assert {value.shape for value in arrays} == {(1,)}
     np.testing.assert_allclose(diffusion.posterior_log_variance_clipped, np.log(diffusion.betas))
+
+
+def test_schedules_with_their_own_betas():
+    linear, scaled = (
+        make_diffusion(50, f"{name}0.01,0.04") for name in ("linear", "scaled_linear")
+    )
+    np.testing.assert_allclose(linear.betas[[0, 7, -1]], [0.01, 0.01 + 0.03 / 7, 0.04], rtol=1e-12)
+    roots = np.sqrt(scaled.betas)
+    np.testing.assert_allclose(np.diff(roots), 0.1 / 49, rtol=1e-10)
+    same = make_diffusion(1000, "linear0.0001,0.02")
+    np.testing.assert_array_equal(same.betas, make_diffusion(1000, "linear").betas)
+    for name in (
+        "linear0.1",
+        "linear0.1,2",
+        "scaled_linear0,0.1",
+        "const0.1,0.2",
+        "linear1,-",
+        "x",
+    ):
+        with pytest.raises(UserError, match=f"Unknown diffusion schedule '{name}'; choose linear"):
+            make_diffusion(1000, name)

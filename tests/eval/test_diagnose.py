@@ -15,9 +15,9 @@ from diffcf_jax.units import Unit
 from eval.diagnose import diffae
 from eval.diagnose.__main__ import diagnose
 from eval.diagnose.diffae import check_codes, check_steps, check_swap, linear_r2
-from eval.diagnose.page import Plot, format_finding, plot_svg, write_page
 from eval.diagnose.subject import Subject, open_subject
 from eval.diagnose.tau import f_tau
+from eval.page import Plot, format_finding, plot_svg, write_page
 from tests import tiny
 
 
@@ -45,7 +45,7 @@ def test_a_ddpm(networks, tmp_path):
     assert [row["tau"] for row in finding.table.rows] == [1, 2, 3, 4]
     assert all(row["pixel_change"] > 0 for row in finding.table.rows)
     assert "(years)" in finding.plots[0].title
-    page = write_page(tmp_path, "A diagnosis", [finding])
+    page = write_page(tmp_path, "diagnosis", "A diagnosis", [finding])
     assert page.read_text().count("<svg") == 2 and "http:" not in page.read_text()
     assert json.loads((tmp_path / "diagnosis.json").read_text())["tau"]["rows"]
     assert (tmp_path / "tau.png").is_file()
@@ -61,7 +61,7 @@ def test_a_diffae(networks, tmp_path, monkeypatch):
     assert found == [("none", 2), (2, 2), (5, 2)]
     assert np.isfinite(swap.table.values["share"])
     assert codes.table.values["images"] == 12 and codes.table.values["channels"] == 8
-    write_page(tmp_path, "A diagnosis", [steps, swap, codes])
+    write_page(tmp_path, "diagnosis", "A diagnosis", [steps, swap, codes])
     assert {path.name for path in tmp_path.glob("*.png")} == {"reconstruction.png", "swap.png"}
 
 

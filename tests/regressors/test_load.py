@@ -194,7 +194,7 @@ def test_keras_models_are_read_in_safe_mode(tmp_path, monkeypatch):
     ("name", "expected"),
     [
         ("m.pth", "may execute code when it is read"),
-        ("m.pt2", "is a program of PyTorch: export the model to ONNX"),
+        ("m.pt2", "may execute code when PyTorch reads it: export the model to ONNX"),
         ("m.safetensors", "holds weights without their model"),
         ("m.h5", "is of Keras 2"),
         ("m.txt", "is no regressor: give a network directory"),

@@ -10,7 +10,7 @@ from diffcf_jax.jsonfile import read_json
 from diffcf_jax.regressors.readings import open_oracles, oracle_sections
 from diffcf_jax.results.log import read_results
 from diffcf_jax.run import run
-from eval.metrics import evaluate
+from eval.metrics.evaluate import evaluate
 from tests import tiny
 from tests.regressors import onnx_files as files
 

@@ -2,12 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from diffcf_jax.errors import UserError
 from diffcf_jax.results.summary import (
-    bootstrap_mean,
     environment,
     read_engine_figures,
     read_summary,
@@ -17,35 +15,15 @@ from diffcf_jax.results.summary import (
 
 
 def row(**changes):
-    values = {"target": 0.5, "y_initial": 0.1, "y_reconstruction": 0.15, "y_final": 0.48}
+    values = {
+        "name": "a",
+        "target": 0.5,
+        "y_initial": 0.1,
+        "y_reconstruction": 0.15,
+        "y_final": 0.48,
+    }
     values |= {"success": True, "iterations": 4, "reason": None}
     return values | {"pixel_change": 0.01, "seconds": 2.0} | changes
-
-
-def test_bootstrap_agrees_with_the_normal_interval():
-    x = np.random.default_rng(1).normal(3.0, 2.0, 400)
-    interval = bootstrap_mean(x)
-    error = 1.96 * x.std() / 20
-    assert interval["mean"] == pytest.approx(x.mean())
-    assert interval["low"] == pytest.approx(x.mean() - error, abs=0.02)
-    assert interval["high"] == pytest.approx(x.mean() + error, abs=0.02)
-    assert interval == bootstrap_mean(x) and interval["n"] == 400
-
-
-def test_bootstrap_leaves_out_what_is_not_finite():
-    interval = bootstrap_mean([1.0, None, np.nan, np.inf, 3.0, -np.inf])
-    assert (interval["mean"], interval["n"]) == (2.0, 2)
-    assert (interval["low"], interval["high"]) == (1.0, 3.0)
-    assert bootstrap_mean([]) == {"mean": None, "low": None, "high": None, "n": 0}
-    assert bootstrap_mean([True]) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 1}
-
-
-def test_bootstrap_of_equal_values_is_that_value_without_a_warning():
-    for n in (1, 2, 10):
-        for value in (0.1, 0.0, 1e-30, 1e30):
-            interval = bootstrap_mean(n * [value])
-            assert interval["low"] == interval["mean"] == interval["high"]
-            assert interval["mean"] == pytest.approx(value) and interval["n"] == n
 
 
 def test_summary_counts_and_means():

@@ -65,7 +65,7 @@ def test_several_targets_are_in_the_file_names(tmp_path):
     with ResultWriter(tmp_path, ["a.png"], several_targets=True) as writer:
         for target in (0.2, 0.8):
             writer.save(make_record(), target, make_counterfactual(), 1.0)
-        assert writer.finished() == {("a.png", 0.2), ("a.png", 0.8)}
+        assert writer.finished() == {("a.png", 0.2, 1), ("a.png", 0.8, 1)}
     rows = read_results(tmp_path)
     assert [row["cf"] for row in rows] == ["cf/a_target_0.2.png", "cf/a_target_0.8.png"]
     assert {row["input"] for row in rows} == {"input/a.png"}
@@ -74,7 +74,7 @@ def test_several_targets_are_in_the_file_names(tmp_path):
 def test_a_target_is_the_same_in_either_precision():
     for value in (0.2, 0.8, 128 / 255, 37.0, 1e-5):
         assert result_key("a", value) == result_key("a", float(np.float32(value)))
-    assert result_key("a", 0.2) == ("a", 0.2)
+    assert result_key("a", 0.2) == ("a", 0.2, 1)
 
 
 def test_names_that_differ_in_their_suffix_do_not_collide(tmp_path):
@@ -107,13 +107,13 @@ def test_rerun_keeps_what_is_finished_and_retries_the_rest(tmp_path):
         kept = writer.save(make_record(0, "a.png"), 0.5, make_counterfactual(), 1.0)
         lost = writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
         writer.save_error(2, "c.png", None, "cannot read c.png")
-        assert writer.finished() == {("a.png", 0.5), ("b.png", 0.5)}
+        assert writer.finished() == {("a.png", 0.5, 1), ("b.png", 0.5, 1)}
     (tmp_path / lost["heatmap"]).unlink()
     with open(tmp_path / "results.jsonl", "a") as file:
         file.write('{"id": 7, "na')  # what a crash leaves
     assert [row["id"] for row in read_results(tmp_path)] == [0, 1, 2]
     with ResultWriter(tmp_path, names) as writer:
-        assert writer.finished() == {("a.png", 0.5)}
+        assert writer.finished() == {("a.png", 0.5, 1)}
         assert read_results(tmp_path) == [kept]
         writer.save(make_record(1, "b.png"), 0.5, make_counterfactual(), 1.0)
     assert [row["id"] for row in read_results(tmp_path)] == [0, 1]
@@ -140,7 +140,7 @@ def test_a_flipped_byte_is_noticed(tmp_path):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with ResultWriter(tmp_path, ["a.png", "b.png"]) as writer:
-        assert writer.finished() == {("a.png", 0.5)}
+        assert writer.finished() == {("a.png", 0.5, 1)}
 
 
 def test_nothing_outside_the_folder_is_read_written_or_removed(tmp_path):
@@ -159,7 +159,7 @@ def test_nothing_outside_the_folder_is_read_written_or_removed(tmp_path):
         with pytest.raises(UserError, match=f"{name}. leads out of {out}"):
             image_path(out, edited[0], "cf")
         with ResultWriter(out, ["a.png", "b.png"]) as writer:
-            assert writer.finished() == {("b.png", 0.5)}  # a.png is to be made again
+            assert writer.finished() == {("b.png", 0.5, 1)}  # a.png is to be made again
         write_results(out, edited)
     start_over(out)
     assert victim.is_file() and not (out / rows[1]["cf"]).exists()
@@ -303,7 +303,7 @@ def test_threads_may_save_at_the_same_time(tmp_path):
 
         with ThreadPoolExecutor(8) as pool:
             rows = list(pool.map(save, jobs))
-        assert writer.finished() == {(name, target) for _, name, target in jobs}
+        assert writer.finished() == {(name, target, 1) for _, name, target in jobs}
     assert sorted(map(str, read_results(tmp_path))) == sorted(map(str, rows))
     assert len(files(tmp_path)) == 1 + 3 * len(jobs) + len(names)  # no temporary file stays
 
@@ -311,7 +311,7 @@ def test_threads_may_save_at_the_same_time(tmp_path):
 def test_another_target_takes_another_file(tmp_path):
     for target in (0.2, 0.3, 0.2):
         with ResultWriter(tmp_path, ["a.png"]) as writer:
-            if ("a.png", target) not in writer.finished():
+            if ("a.png", target, 1) not in writer.finished():
                 writer.save(make_record(), target, make_counterfactual(), 1.0)
     rows = read_results(tmp_path)
     assert [row["cf"] for row in rows] == ["cf/a.png", "cf/a_target_0.3.png"]
@@ -321,7 +321,7 @@ def test_a_folder_that_has_grown(tmp_path):
     with ResultWriter(tmp_path, ["b.png"]) as writer:
         writer.save(make_record(0, "b.png"), 0.5, make_counterfactual(), 1.0)
     with ResultWriter(tmp_path, ["a.png", "b.png"]) as writer:
-        assert writer.finished() == {("b.png", 0.5)}
+        assert writer.finished() == {("b.png", 0.5, 1)}
         writer.save(make_record(0, "a.png"), 0.5, make_counterfactual(), 1.0)
     assert [(row["id"], row["name"]) for row in read_results(tmp_path)] == [
         (1, "b.png"),
@@ -350,7 +350,7 @@ def test_every_process_has_a_log_and_readers_see_one(tmp_path):
     # A run of one process goes on, and so would one of three.
     with open_writer(0) as zero:
         assert not log.exists()
-        assert zero.finished() == {(name, 0.5) for name in names[:3]}
+        assert zero.finished() == {(name, 0.5, 1) for name in names[:3]}
         rows.append(save(zero, 3))
     assert read_results(tmp_path) == rows  # the error is made up for
     log.write_bytes(before)  # a crash between writing the one and removing the other
@@ -398,7 +398,7 @@ from made import make_counterfactual, make_record
 names = [f"{i}.png" for i in range(1000)]
 with ResultWriter(sys.argv[1], names) as writer:
     for i, name in enumerate(names):
-        if (name, 0.5) not in writer.finished():
+        if (name, 0.5, 1) not in writer.finished():
             writer.save(make_record(i, name), 0.5, make_counterfactual(i), 1.0)
 """
 

@@ -1,4 +1,4 @@
-"""What a diagnosis found, as text, JSON, pictures and one HTML page that opens offline."""
+"""What a program found, as text, JSON, pictures and one HTML page that opens offline."""
 
 import base64
 import dataclasses
@@ -54,6 +54,8 @@ class Plot:
         x_label: what the horizontal axis shows.
         kind: "lines" or "points".
         log: a logarithmic horizontal axis, with ticks at the points.
+        names: what stands at x = 0, 1, ... where those are no numbers.
+        intervals: (x, low, high) by the name of the series, as bars.
         level: a name and the height of a dashed line.
         mark: the config's x.
         diagonal: draw y = x.
@@ -64,6 +66,10 @@ class Plot:
     x_label: str
     kind: str = "lines"
     log: bool = False
+    names: Sequence[str] = ()
+    intervals: Mapping[str, Sequence[tuple[float, float, float]]] = dataclasses.field(
+        default_factory=dict
+    )
     level: tuple[str, float] | None = None
     mark: float | None = None
     diagonal: bool = False
@@ -71,7 +77,7 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One part of a diagnosis.
+    """One part of a page.
 
     Attributes:
         name: a key, and the picture's file name.
@@ -90,11 +96,11 @@ class Finding:
     pictures: Mapping[str, np.ndarray]
 
 
-def write_page(folder: Path, title: str, findings: Sequence[Finding]) -> Path:
-    """Writes diagnosis.html, diagnosis.json and a PNG for each finding with pictures.
+def write_page(folder: Path, name: str, title: str, findings: Sequence[Finding]) -> Path:
+    """Writes NAME.html, NAME.json and a PNG for each finding with pictures.
 
     Returns:
-        The path of diagnosis.html.
+        The path of NAME.html.
     """
     images = {}
     for finding in findings:
@@ -106,13 +112,13 @@ def write_page(folder: Path, title: str, findings: Sequence[Finding]) -> Path:
         _FOLDER, "page", title=title, findings=findings, images=images, plot_svg=plot_svg,
         number=_number,
     )  # fmt: skip
-    write_file(folder / "diagnosis.html", page.encode())
+    write_file(folder / f"{name}.html", page.encode())
     numbers = {
         finding.name: {"text": finding.text, **finding.table.values, "rows": finding.table.rows}
         for finding in findings
     }
-    write_file(folder / "diagnosis.json", (strict_json(numbers, indent=2) + "\n").encode())
-    return folder / "diagnosis.html"
+    write_file(folder / f"{name}.json", (strict_json(numbers, indent=2) + "\n").encode())
+    return folder / f"{name}.html"
 
 
 def grid(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -140,6 +146,7 @@ def plot_svg(plot: Plot) -> str:
     left, right, top, bottom = 58.0, 470.0, 12.0, 250.0
     points = [point for series in plot.series.values() for point in series]
     xs, ys = ([float(p[i]) for p in points] for i in (0, 1))
+    ys += [y for bars in plot.intervals.values() for _, *ends in bars for y in ends]
     if plot.level:
         ys.append(plot.level[1])
     if plot.kind == "lines":
@@ -161,16 +168,18 @@ def plot_svg(plot: Plot) -> str:
         return bottom - (bottom - top) * (y - y_low) / (y_high - y_low)
 
     ends = max(min(xs), y_low), min(max(xs), y_high)
-    x_ticks = _log_ticks(xs) if plot.log else ticks(x_low, x_high)
+    places = _log_ticks(xs) if plot.log else ticks(x_low, x_high)
+    x_ticks = list(enumerate(plot.names)) or [(x, f"{x:g}") for x in places]
     series = []
     for name, values in plot.series.items():
         dots = [(px(x), py(y)) for x, y in values]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots) if plot.kind == "lines" else ""
         shown = dots if plot.kind == "points" or len(dots) <= 12 else []
-        series.append({"name": name, "line": line, "dots": shown})
+        bars = [(px(x), py(low), py(high)) for x, low, high in plot.intervals.get(name, ())]
+        series.append({"name": name, "line": line, "dots": shown, "bars": bars})
     return macros(_FOLDER, "plot").plot(
         plot.title, plot.x_label, left, right, top, bottom,
-        x_ticks=[(px(x), f"{x:g}") for x in x_ticks],
+        x_ticks=[(px(x), label) for x, label in x_ticks],
         y_ticks=[(py(y), f"{y:g}") for y in ticks(y_low, y_high)],
         mark=None if plot.mark is None else px(plot.mark),
         level=plot.level and (plot.level[0], py(plot.level[1])),

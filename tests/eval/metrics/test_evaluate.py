@@ -1,5 +1,6 @@
 """Metrics on hand-made images with known answers, and on tiny networks."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,14 +16,17 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares, inner_mask
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image
-from diffcf_jax.regressors.readings import predictor
 from diffcf_jax.results.log import read_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
-from eval.metrics import BATCH_SIZE, evaluate, format_table, measure, square_metrics
+from eval.metrics.batch import BATCH_SIZE, batches
+from eval.metrics.compare import compare, format_comparison
+from eval.metrics.evaluate import Plan, evaluate, format_table, measure
+from eval.metrics.regressor import load_judge, oracle, validity
+from eval.metrics.squares import square_metrics, squares
 from tests import tiny
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "squares" / "io.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "squares" / "io.npz"
 
 
 def save_tiny(folder, seed, **description):
@@ -32,7 +36,7 @@ def save_tiny(folder, seed, **description):
     return lambda images: np.asarray(apply(variables, np.asarray(images, np.float32)))
 
 
-def write_run(folder, pairs, config):
+def write_run(folder, pairs, config, answer=1):
     """Saves (record, counterfactual image) pairs as explain.py does."""
     with ResultWriter(folder, [record.name for record, _ in pairs]) as writer:
         for record, image in pairs:
@@ -40,7 +44,7 @@ def write_run(folder, pairs, config):
                 **{"image": image, "reconstruction": image, "success": True, "iterations": 7},
                 **{"y_initial": 0.0, "y_reconstruction": 0.0, "y_final": 0.5, "curve": [0.5]},
             )
-            writer.save(record, record.target, counterfactual, 1.0)
+            writer.save(record, record.target, counterfactual, 1.0, answer=answer)
     rows = read_results(folder)
     write_summary(folder, summarise(rows, config, 1.0, {}))
     return rows
@@ -91,20 +95,18 @@ def test_measure_reads_the_saved_files(tmp_path):
         assert 1 <= len(images) <= BATCH_SIZE
         return images[:, 4, 4, 0]
 
-    values = measure(
-        tmp_path, rows, 0.05, read_red, {"oracle": lambda images: read_red(images) + 0.01}
-    )
+    plan = Plan([squares, validity(0.05), oracle("oracle", lambda x: read_red(x) + 0.01, 0.05)])
+    y, values, sets = measure(batches(tmp_path, rows, masks=True), read_red, plan)
     i = np.arange(len(pairs))
     assert values["square_mae"] == pytest.approx(i / 255, abs=1e-7)
     assert values["background_mae"] == pytest.approx(i % 2 / 255, abs=1e-7)
     assert values["background_mae_per_pixel"] == pytest.approx(i % 2 / 255, abs=1e-7)
     assert values["final_error"] == pytest.approx(i / 255, abs=1e-6)
-    assert values["success_rate"] == [float(k <= 12) for k in i]  # 12 / 255 < 0.05 < 13 / 255
-    assert values["iterations"] == [7.0] * len(i)
+    assert list(values["success_rate"]) == [k <= 12 for k in i]  # 12 / 255 < 0.05 < 13 / 255
     assert values["oracle_mae"] == pytest.approx(np.full(len(i), 0.01), abs=1e-6)
     assert values["oracle_error"] == pytest.approx(i / 255 + 0.01, abs=1e-6)
-    assert values["oracle_success_rate"] == [float(k <= 10) for k in i]
-    assert values["change_of_prediction"] == pytest.approx(np.abs((102 + i) / 255 - 0.5), abs=1e-6)
+    assert list(values["oracle_success_rate"]) == [k <= 10 for k in i]
+    assert y == pytest.approx((102 + i) / 255, abs=1e-6) and sets == {}
 
 
 def test_evaluate_with_networks(tmp_path):
@@ -124,6 +126,7 @@ def test_evaluate_with_networks(tmp_path):
     summary = evaluate(out)
     assert (summary["n"], summary["errors"], summary["oracle"]) == (3, 1, None)
     assert "oracle_mae" not in summary["metrics"] and "square_mae" in summary["metrics"]
+    assert summary["metrics"]["iterations"]["mean"] == 7
 
     summary = evaluate(out, oracle=tmp_path / "oracle")
     images = np.stack([read_image(out / row["cf"]) for row in rows]) / 255
@@ -136,6 +139,52 @@ def test_evaluate_with_networks(tmp_path):
     assert json.loads((out / "metrics.json").read_text()) == summary
     assert (out / "metrics.csv").read_text().startswith("metric,mean,low,high,n,unit\nsquare")
     assert "oracle_success_rate" in format_table(summary["metrics"])
+
+
+def test_the_full_suite_has_a_control(tmp_path):
+    """The control meets the target by pixels alone, and every metric stands beside its own."""
+    tiny.save(tmp_path / "regressor", {**tiny.REGRESSOR, "unit": None, "mean": 0.0, "scale": 1.0})
+    data = Squares("validation", limit=6)
+    judge = load_judge(tmp_path / "regressor")
+    y = judge(np.stack([record.image for record in data], dtype=np.float32) / 255)
+    records = [
+        dataclasses.replace(record, target=float(value) + 0.004 * (1 + i % 2))
+        for i, (record, value) in enumerate(zip(data, y, strict=True))
+    ]
+    pairs = [
+        (record, data[(i + 1) % 6].image / np.float32(255)) for i, record in enumerate(records)
+    ]
+    config = {
+        "method": {"threshold": 0.001},
+        "regressor": {"checkpoint": str(tmp_path / "regressor")},
+    }
+    write_run(tmp_path / "out", pairs, config)
+    summary = evaluate(tmp_path / "out", suite="full")
+    metrics, control = summary["metrics"], summary["control"]
+    assert control["success_rate"]["mean"] == 1 > metrics["success_rate"]["mean"]
+    assert control["l1"]["mean"] < metrics["l1"]["mean"] / 10
+    assert set(control) == set(metrics) - {"iterations"}
+    expected = {"fd_regressor", "kd_regressor", "coverage_regressor", "slope", "r2", "cout", "ssim"}
+    assert expected <= set(metrics)
+    assert -1 <= metrics["cout"]["mean"] <= 1 and metrics["success_jpeg"]["n"] == 6
+    assert metrics["slope"]["low"] is None  # of the whole set
+    line = format_table(metrics, control).splitlines()[1]
+    assert line.split()[0] == "square_mae" and len(line.split()) == 7
+
+    # The same run again, and a run whose images are the originals themselves.
+    same = [(record, record.image / np.float32(255)) for record in records]
+    write_run(tmp_path / "other", same, config)
+    evaluate(tmp_path / "other")
+    rows = {row["metric"]: row for row in compare([tmp_path / "out", tmp_path / "other"])}
+    assert rows["l1"]["mean"] == pytest.approx(-metrics["l1"]["mean"], rel=1e-5)
+    assert rows["l1"]["p"] == pytest.approx(2 / 2**6) and rows["l1"]["p_holm"] > rows["l1"]["p"]
+    assert rows["iterations"]["p"] == 1 and "cout" not in rows
+    assert "l1 ↓" in format_comparison(list(rows.values()))
+    with pytest.raises(UserError, match=r"nowhere/metrics_of_results.csv is missing: run .*"):
+        compare([tmp_path / "out", tmp_path / "nowhere"])
+    (tmp_path / "other" / "metrics_of_results.csv").write_text("name,target,answer,l1\na,0.5,1,x\n")
+    with pytest.raises(UserError, match=r"metrics_of_results.csv is broken: run .* again"):
+        compare([tmp_path / "out", tmp_path / "other"])
 
 
 def test_errors_are_in_the_unit_of_the_run(tmp_path):
@@ -163,12 +212,30 @@ def test_errors_are_in_the_unit_of_the_run(tmp_path):
     assert (tmp_path / "out" / "metrics.csv").read_text().count(",years\n") == 3
 
 
+def test_several_answers_have_a_diversity(tmp_path):
+    save_tiny(tmp_path / "regressor", 0)
+    config = {
+        "method": {"threshold": 0.05},
+        "regressor": {"checkpoint": str(tmp_path / "regressor")},
+    }
+    image = Squares("validation", limit=1).images[0]
+    record = Record(0, "a.png", image, target=0.4)
+    write_run(tmp_path / "out", [(record, image.astype(np.float32) / 255)], config)
+    write_run(tmp_path / "out", [(record, np.zeros(image.shape, "f4"))], config, answer=2)
+    summary = evaluate(tmp_path / "out")
+    assert summary["n"] == summary["metrics"]["iterations"]["n"] == 2
+    assert summary["metrics"]["diversity"]["n"] == 1
+    assert summary["metrics"]["diversity"]["mean"] == pytest.approx(image.mean() / 255)
+
+
 def test_other_images_have_no_square_metrics(tmp_path):
     image = np.zeros((4, 4, 3), np.uint8)
     pairs = [(Record(0, "a.jpg", image, target=0.5), image.astype(np.float32))]
-    rows = write_run(tmp_path, pairs, {})
-    values = measure(tmp_path, rows, 0.05, lambda images: images.mean((1, 2, 3)))
-    assert set(values) == {"success_rate", "final_error", "iterations", "change_of_prediction"}
+    write_run(tmp_path / "out", pairs, {"method": {"threshold": 0.05}})
+    tiny.save(tmp_path / "regressor", {**tiny.REGRESSOR, "image_size": 4})
+    summary = evaluate(tmp_path / "out", tmp_path / "regressor")
+    assert not any("square" in name or "background" in name for name in summary["metrics"])
+    assert "fs" in summary["not_computed"]
 
 
 def test_user_errors(tmp_path):
@@ -190,7 +257,7 @@ def test_user_errors(tmp_path):
         evaluate(tmp_path / "none")
     tiny.save(tmp_path / "other", tiny.DDPM)
     with pytest.raises(UserError, match='holds a "ddpm", not a regressor'):
-        predictor(tmp_path / "other", None, BATCH_SIZE)
+        load_judge(tmp_path / "other")
 
 
 def test_images_from_outside_are_not_measured(tmp_path):
@@ -198,12 +265,12 @@ def test_images_from_outside_are_not_measured(tmp_path):
     pairs = [(Record(0, "a.jpg", image, target=0.5), image.astype(np.float32))]
     (row,) = write_run(tmp_path / "out", pairs, {})
     with pytest.raises(UserError, match=r"\.\./a\.png. leads out of .*out"):
-        measure(tmp_path / "out", [{**row, "cf": "../a.png"}], 0.05, lambda x: x.mean((1, 2, 3)))
+        next(batches(tmp_path / "out", [{**row, "cf": "../a.png"}], masks=False))
 
 
 def test_command_line_ends_with_status_2_and_one_sentence(tmp_path):
     command = [sys.executable, "-m", "eval.metrics", "--results", str(tmp_path / "nowhere")]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr.startswith("error: cannot read ") and run.stderr.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Metrics of finished runs, measured on the saved images."""

@@ -1,0 +1,70 @@
+"""Metrics of a finished run, measured on the saved PNG files.
+
+    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B]
+    python -m eval.metrics --results OUT                              (the same in a clone)
+
+prints a table and writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv. What is
+measured is what the user gets: the networks see the images as they were saved, not as they were in
+memory. `eval/metrics/metric.py` lists all metrics with their definitions.
+
+The oracle is a second regressor, trained independently; each of several has metrics of its own,
+which begin with its name. Errors are in the label's unit, which the config of the run or the
+checkpoint names. To a range they are 0 inside and else the distance to the
+nearer end; the targets min and max are in no mean of success or error. Inputs that could not be
+explained are in none of the means; results that did not succeed are in all of them.
+
+--suite=full adds how the regressor reacts to small changes, distances between the sets of images,
+and a control: all metrics of a plain attack on the pixels with as many gradients.
+"""
+
+import functools
+import sys
+
+from absl import flags
+
+from diffcf_jax import cli, shipped
+
+from .evaluate import RESULTS_CSV, SUITES, evaluate, format_table
+
+
+def _define(values: flags.FlagValues) -> None:
+    cli.define_path(values, "results", "The folder of a finished run, its --workdir.")
+    flags.DEFINE_enum(
+        "suite", "paper", SUITES, "The paper's metrics, or all of them.", flag_values=values
+    )
+    cli.define_path(values, "weights", "A folder with the networks of further metrics.")
+    cli.define_path(values, "regressor", "A regressor; without it, the one in the run's config.")
+    cli.define_path(
+        values, "oracle", "A regressor; without it, the one in the run's config, if any."
+    )
+    flags.DEFINE_string(
+        "oracles", None, "More of them, a,b; without it, those in the run's config.",
+        flag_values=values,
+    )  # fmt: skip
+
+
+def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
+    summary = evaluate(
+        args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite
+    )
+    print(format_table(summary["metrics"], summary.get("control")))
+    for name, needs in summary["not_computed"].items():
+        print(f"{name} is not computed: it needs --weights with {needs}")
+    print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
+    print(
+        "the regressor's predictions for the saved images differ from results.jsonl by at most "
+        f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
+    )
+    print(f"written: {args.results / 'metrics.json'}, metrics.csv and {RESULTS_CSV}")
+
+
+main = cli.Command(
+    program=functools.partial(shipped.command, "evaluate"),
+    about="Measures the saved images of a run; writes metrics.json and metrics.csv beside them.",
+    run=_evaluate,
+    define=_define,
+    required=("results",),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

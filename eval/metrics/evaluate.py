@@ -1,0 +1,289 @@
+"""Measures a finished run and writes the figures beside it."""
+
+import collections
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from diffcf_jax.errors import UserError
+from diffcf_jax.files import read_image, write_file
+from diffcf_jax.jsonfile import strict_json
+from diffcf_jax.regressors.readings import Oracles, oracle_sections, spec_of
+from diffcf_jax.results.answers import pairwise_distances, together
+from diffcf_jax.results.log import image_path, read_results
+from diffcf_jax.results.statistics import Interval, bootstrap_mean
+from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
+
+from .batch import Batch, Features, Measure, batches
+from .faces import attributes, correlation_difference, identity
+from .images import distances
+from .metric import METRICS
+from .originals import results_of_the_originals
+from .realism import realism
+from .regressor import Judge, load_judge, oracle, reactions, validity
+from .squares import squares
+from .weights import load_features
+
+SUITES = ("paper", "full")
+RESULTS_CSV = "metrics_of_results.csv"
+
+
+def evaluate(
+    results: str | Path,
+    regressor: str | Path | None = None,
+    oracle: str | Path | None = None,
+    oracles: Oracles | None = None,
+    weights: str | Path | None = None,
+    suite: str = "paper",
+) -> dict[str, Any]:
+    """Measures a results folder; writes metrics.json, metrics.csv and metrics_of_results.csv.
+
+    And cf_results.json and results_summary.csv, for the scripts of the paper.
+
+    Args:
+        results: the folder.
+        regressor: network directory; None: the one in the run's config.
+        oracle: network directory; None: the one in the run's config; without one the oracle's
+            metrics are left out.
+        oracles: more of them, see `oracle_sections`; None: those in the run's config.
+        weights: a folder of network directories named as in `Metric.needs`; what it lacks is
+            listed in `not_computed`.
+        suite: "paper", or "full": also how the regressor reacts to small changes of x', distances
+            of sets, and all metrics of a control, see `Judge.attack`.
+
+    Returns:
+        `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
+        (the same of a plain attack on the pixels with as many gradients; "full" only), `n`,
+        `errors`, `unit`, `threshold`, the checkpoints, `not_computed` (name -> what it needs),
+        and `largest_change_of_prediction`: max |regressor(x') - y_final in results.jsonl|.
+
+    Raises:
+        UserError: a file is missing or broken, or the folder holds no result.
+    """
+    folder = Path(results)
+    rows = read_results(folder)
+    config = read_summary(folder)["config"]
+    explained = [row for row in rows if "error" not in row]
+    if not explained:
+        raise UserError(f"{folder} holds no counterfactual: there is nothing to measure")
+    threshold = config["method"]["threshold"]
+    regressor = regressor or spec_of(_section(config, "regressor"))
+    if not regressor:
+        raise UserError(f"the config of {folder} names no regressor.checkpoint: give --regressor")
+    oracle = oracle or spec_of(_section(config, "oracle"))
+    sections = {"oracle": {**_section(config, "oracle"), "model": oracle}} if oracle else {}
+    sections |= oracle_sections(config.get("oracles") or "" if oracles is None else oracles)
+    predict = load_judge(regressor, config.get("regressor"))
+    judges = {name: load_judge(spec_of(section), section) for name, section in sections.items()}
+    unit = config.get("regressor", {}).get("unit")
+    masks = all(row["square_mask"] is not None for row in explained)
+    plan = make_plan(predict, judges, threshold, masks, weights, suite == "full")
+    names = [row["name"] for row in explained]
+    in_unit = {name for name, metric in METRICS.items() if metric.in_unit}
+    in_unit |= {f"{name}_{what}" for name in judges for what in ("mae", "error")}
+
+    def figures(values: Mapping[str, np.ndarray], sets: Mapping[str, float]) -> dict[str, Interval]:
+        metrics = {name: bootstrap_mean(x, names) for name, x in values.items()}
+        for name, x in sets.items():
+            value = x if math.isfinite(x) else None
+            metrics[name] = {"mean": value, "low": None, "high": None, "n": len(names)}
+        return with_unit(metrics, [name for name in metrics if name in in_unit], unit)
+
+    y, values, sets = measure(batches(folder, explained, masks), predict, plan)
+    iterations = np.array([row["iterations"] for row in explained])
+    values["iterations"] = iterations
+    summary = {
+        "n": len(explained),
+        "errors": len(rows) - len(explained),
+        "unit": unit,
+        "threshold": threshold,
+        "regressor": str(regressor),
+        "oracle": str(oracle) if oracle else None,
+        "oracles": {name: spec_of(section) for name, section in sections.items()},
+        "largest_change_of_prediction": _largest_change(explained, y),
+        "metrics": figures(values, sets),
+        "not_computed": dict(plan.missing),
+    }
+    if several := together(explained):
+        apart = [diversity(folder, group) for group in several]
+        names_of_groups = [group[0]["name"] for group in several]
+        summary["metrics"]["diversity"] = bootstrap_mean(apart, names_of_groups)
+    if suite == "full":
+        steps = max(1, int(iterations.max()))
+        attacked = (
+            dataclasses.replace(
+                batch, images=predict.attack(batch.inputs, batch.targets, threshold, steps)
+            )
+            for batch in batches(folder, explained, masks)
+        )
+        summary["control"] = figures(*measure(attacked, predict, plan)[1:])
+    write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
+    write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
+    write_file(folder / RESULTS_CSV, _results_csv(explained, values).encode())
+    theirs = results_of_the_originals(explained, values)
+    for name, text in zip(("cf_results.json", "results_summary.csv"), theirs, strict=True):
+        write_file(folder / name, text.encode())
+    return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        measures: groups of metrics of single results.
+        features: networks on whose features sets of images are compared, by name.
+        attributes: the attribute network, for `cd`; None leaves that out.
+        line: whether the predictions are compared with the targets as a line.
+        missing: metric -> what it needs.
+    """
+
+    measures: Sequence[Measure]
+    features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
+    attributes: Features | None = None
+    line: bool = False
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def make_plan(
+    predict: Judge,
+    oracles: Mapping[str, Judge],
+    threshold: float,
+    masks: bool,
+    weights: str | Path | None = None,
+    full: bool = False,
+) -> Plan:
+    """Decides what can be measured with the networks at hand.
+
+    Raises:
+        UserError: a network in `weights` is broken or of another kind.
+    """
+    networks = load_features(weights)
+    measures: list[Measure] = [squares] if masks else []
+    measures.append(validity(threshold))
+    measures += [oracle(name, judge, threshold) for name, judge in oracles.items()]
+    measures.append(distances)
+    if "identity" in networks:
+        measures.append(identity(networks["identity"]))
+    if "attributes" in networks:
+        measures.append(attributes(networks["attributes"], networks["attributes_originals"]))
+    missing = {
+        name: metric.needs
+        for name, metric in METRICS.items()
+        if metric.needs
+        and metric.network not in networks
+        and (full or not metric.full)
+        and not masks  # they are of faces
+    }
+    if not full:
+        return Plan(measures, missing=missing)
+    measures.append(reactions(predict, threshold))
+    sets = {name: networks[name] for name in ("identity",) if name in networks}
+    if predict.features is not None:
+        sets["regressor"] = predict.features
+    return Plan(measures, sets, networks.get("attributes"), True, missing)
+
+
+def measure(
+    parts: Iterable[Batch], predict: Features, plan: Plan
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, float]]:
+    """Measures all batches.
+
+    Returns:
+        The regressor's predictions [N], metric -> one value per result, and metric -> value of the
+        whole set.
+    """
+    values: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = collections.defaultdict(list)
+    targets: list[float | str] = []
+    predictions = []
+    for batch in parts:
+        y = predict(batch.images)
+        predictions.append(y)
+        targets += batch.targets
+        for group in plan.measures:
+            for name, found in group(batch, y).items():
+                values[name].append(found)
+        for name, features in plan.features.items():
+            pairs[name].append((features(batch.inputs), features(batch.images)))
+        if plan.attributes is not None:
+            pairs["y"].append((predict(batch.inputs), y))
+            pairs["a"].append((plan.attributes(batch.inputs), plan.attributes(batch.images)))
+    joined = {
+        name: [np.concatenate(part) for part in zip(*found, strict=True)]
+        for name, found in pairs.items()
+    }
+    y = np.concatenate(predictions)
+    sets = _line(y, targets) if plan.line else {}
+    for name in plan.features:
+        sets |= {f"{key}_{name}": value for key, value in realism(*joined[name]).items()}
+    if plan.attributes is not None:
+        sets["cd"] = correlation_difference(*joined["y"], *joined["a"])
+    return y, {name: np.concatenate(found) for name, found in values.items()}, sets
+
+
+def format_table(
+    metrics: Mapping[str, Interval], control: Mapping[str, Interval] | None = None
+) -> str:
+    """The metrics as a table of text; with the means of the control, if there is one."""
+    width = max(26, *(len(name) + 1 for name in metrics))
+    head = f"{'metric':<{width}}{'mean':>10}   {'95% interval':<22}{'n':>6}"
+    lines = [head + (f"{'pixel attack':>14}" if control else "")]
+    for name, interval in metrics.items():
+        between = mean = "-"
+        if interval["mean"] is not None:
+            mean = f"{interval['mean']:.4f}"
+        if interval["low"] is not None:
+            between = f"{interval['low']:.4f} to {interval['high']:.4f}"
+        line = f"{name:<{width}}{mean:>10}   {between:<22}{interval['n']:>6}"
+        if control:
+            other = control.get(name, {}).get("mean")
+            line += f"{'-' if other is None else f'{other:.4f}':>14}"
+        lines.append(f"{line}  {interval['unit']}" if "unit" in interval else line)
+    return "\n".join(lines)
+
+
+def _line(y: np.ndarray, targets: Sequence[float | str]) -> dict[str, float]:
+    """Slope, intercept and R^2 of the predictions over those targets that are numbers."""
+    points = [(t, p) for t, p in zip(targets, y, strict=True) if not isinstance(t, str)]
+    nan = float("nan")
+    if len({t for t, _ in points}) < 2:
+        return {"slope": nan, "intercept": nan, "r2": nan}
+    fit = stats.linregress(*np.asarray(points, np.float64).T)
+    return {"slope": fit.slope, "intercept": fit.intercept, "r2": fit.rvalue**2}
+
+
+def diversity(folder: Path, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Mean |x'_i - x'_j| over pixels, channels and all pairs of answers."""
+    images = [read_image(image_path(folder, row, "cf")) for row in rows]
+    return float(np.mean(list(pairwise_distances(images).values())))
+
+
+def _largest_change(rows: Sequence[Mapping[str, Any]], y: np.ndarray) -> float | None:
+    """The largest |regressor(x') - y_final|, over the rows that have one."""
+    known = [(row["y_final"], float(now)) for row, now in zip(rows, y, strict=True)]
+    return max((abs(now - then) for then, now in known if then is not None), default=None)
+
+
+def _results_csv(rows: Sequence[Mapping[str, Any]], values: Mapping[str, np.ndarray]) -> str:
+    """The text of a CSV file: what the result is, and one column per metric; empty if unknown."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", "target", "answer", *values])
+    for i, row in enumerate(rows):
+        numbers = [float(column[i]) for column in values.values()]
+        cells = [repr(x) if math.isfinite(x) else "" for x in numbers]
+        writer.writerow([row["name"], row["target"], row["answer"], *cells])
+    return buffer.getvalue()
+
+
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = config.get(key)
+    return section if isinstance(section, Mapping) else {}

@@ -1,0 +1,1 @@
+"""Whole experiments: run, measure, compare."""
