@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax import load_regressor
+from diffcf_jax.models import cpu
 from diffcf_jax.regressors.onnx.graph import compile_graph
 from diffcf_jax.regressors.onnx.parse import read_model
 from tests.regressors import onnx_files as files
@@ -70,6 +71,25 @@ def test_operators_after_a_convolution_see_onnxs_order(tmp_path, name):
     }
     h, found = compute(tmp_path / "m.onnx", nodes, constants)
     np.testing.assert_allclose(found, expected(h, constants.get("c")), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_a_convolution_of_each_channel_by_itself(tmp_path, platform):
+    """CPUs compute it pixel by pixel; the program for others runs on them as well."""
+    kernel = RNG.normal(size=(3, 1, 3, 2)).astype(np.float32)
+    node = files.node("Conv", "x,k", "r", group=3, strides=[2, 1], dilations=[1, 2],
+                      pads=[1, 0, 1, 3])  # fmt: skip
+    files.save(tmp_path / "m.onnx", [node, files.node("ReduceSum", "r,a", "y", keepdims=0)],
+               {"k": kernel, "a": np.array([1, 2, 3])}, output=("b",))  # fmt: skip
+    with cpu.tracing_for(platform):
+        regressor = load_regressor(tmp_path / "m.onnx", "none")
+        y, gradient = jax.value_and_grad(lambda x: regressor(x).sum())(jnp.asarray(IMAGES))
+    padded = np.pad(IMAGES, ((0, 0), (1, 1), (0, 3), (0, 0)))
+    sizes = np.zeros_like(padded)
+    for i, j in np.ndindex(3, 2):
+        sizes[:, i : i + 7 : 2, 2 * j : 2 * j + 9] += kernel[:, 0, i, j]
+    np.testing.assert_allclose(y, (padded * sizes).sum(), rtol=1e-4)
+    np.testing.assert_allclose(gradient, sizes[:, 1:-1, :-3], rtol=1e-5, atol=1e-6)
 
 
 def test_the_first_of_equal_pixels_gets_the_derivative_of_a_pooling(tmp_path):
