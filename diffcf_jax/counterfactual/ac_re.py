@@ -199,13 +199,15 @@ class ACREMethod:
         image, saved = query.image, quantize(query.image)
         noises = self._noises(jax.random.fold_in(key, 0), 0, self.options.tau, image)
         reconstruction = jnp.clip(self._denoise(params, image, noises), 0, 1)
-        y_initial = self._read(params, image)
+        # One call, because a large regressor takes seconds to compile.
+        read = jax.vmap(lambda image: self._read(params, image))
+        y_initial, y_reconstruction, y_final = read(jnp.stack([image, reconstruction, saved]))
         result = Counterfactual(
             image=saved,
             reconstruction=reconstruction,
             y_initial=y_initial,
-            y_reconstruction=self._read(params, reconstruction),
-            y_final=self._read(params, saved),
+            y_reconstruction=y_reconstruction,
+            y_final=y_final,
             success=jnp.zeros((), bool),
             stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),

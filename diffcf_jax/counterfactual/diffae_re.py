@@ -179,13 +179,16 @@ class DiffAEREMethod:
         x = 2 * image - 1
         z = self.encode(params["generator"], x[None])[0]
         x_T = sampler.invert(self.inversion, self._model(params, z), x)
-        y_initial = self._read(params, image)
+        # One call, because a large regressor takes seconds to compile.
+        y_initial, y_final = jax.vmap(lambda image: self._read(params, image))(
+            jnp.stack([image, saved])
+        )
         result = Counterfactual(
             image=saved,
             reconstruction=saved,
             y_initial=y_initial,
             y_reconstruction=y_initial,
-            y_final=self._read(params, saved),
+            y_final=y_final,
             success=jnp.zeros((), bool),
             stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
