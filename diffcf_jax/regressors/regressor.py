@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffcf_jax.checkpoint.network import fingerprint
 from diffcf_jax.errors import UserError
@@ -31,6 +32,8 @@ class Model:
         images: the model takes images [B, H, W, 3] in [0, 1] where nothing else is said.
         hints: "preprocess" and "output", as the file says them.
         digest: of what is not in `variables`.
+        native: the library that the model is of, and the model there: what it takes, as numpy, to
+            its outputs. None: unknown.
     """
 
     source: str
@@ -43,6 +46,7 @@ class Model:
     images: bool = False
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     digest: str = ""
+    native: tuple[str, Callable[[np.ndarray], np.ndarray]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, as jit wants it
