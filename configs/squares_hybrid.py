@@ -3,10 +3,9 @@
 python explain.py --config configs/squares_hybrid.py --workdir out_hybrid
 python -m eval.metrics --results out_hybrid
 
-On 48 of them, spread over the set: Square MAE 0.036, Background MAE 0.0004, success 100%, 7.1
-iterations (at most 16); the oracle's predictions are 0.019 from the target. On the same squares
-AC-RE has a Square MAE of 0.040, a Background MAE of 0.0003 and an oracle error of 0.043, Diff-AE-RE
-0.040, 0.0025 and 0.018.
+They take seven and a half minutes on two CPU cores with JAX_NUM_CPU_DEVICES=2, compiling included:
+Square MAE 0.035 (95% interval 0.034 to 0.037), Background MAE 0.0004, success 100%, 7.3 iterations
+(at most 66); the oracle's predictions are 0.016 (0.015 to 0.018) from the target.
 """
 
 import ml_collections
