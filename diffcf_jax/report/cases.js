@@ -2,6 +2,7 @@
 const gallery = document.querySelector(".gallery");
 const body = gallery.tBodies[0];
 const CHUNK = 40;
+const WIDTHS = {name: 130, picture: 104, number: 68, success: 110, text: 76};  // least ones
 const unit = data.unit ? ` (${data.unit})` : "";
 
 const columns = [
@@ -89,15 +90,19 @@ function fillMore() {
   const visible = columns.filter(column => !column.hidden);
   const next = order.slice(filled, filled + CHUNK);
   filled += next.length;
-  body.append(...next.map(index => make("tr", {"data-case": index}, ...visible.map(column => {
+  body.append(...next.map(index => make("tr", {role: "row", "data-case": index}, ...visible.map(column => {
     const found = column.cell(cases[index]);
-    return make("td", {class: column.kind, "data-label": column.label}, ...[found].flat());
+    return make("td", {role: "cell", class: column.kind, "data-label": column.label}, ...[found].flat());
   }))));
   byId("more").hidden = filled >= order.length;
 }
 
 function head() {
-  gallery.tHead.rows[0].replaceChildren(...columns.filter(column => !column.hidden).map(column => {
+  const visible = columns.filter(column => !column.hidden);
+  const widths = visible.map(({kind}) => WIDTHS[kind]);
+  gallery.style.setProperty("--columns", widths.map(px => `minmax(${px}px, ${px}fr)`).join(" "));
+  gallery.style.setProperty("--least", `${widths.reduce((sum, px) => sum + px + 12, 0)}px`);
+  gallery.tHead.rows[0].replaceChildren(...visible.map(column => {
     const button = make("button", {type: "button"}, column.label);
     button.addEventListener("click", () => {
       descending = sorted === column && !descending;
@@ -107,7 +112,7 @@ function head() {
       gallery.querySelector("[aria-sort] button")?.focus({preventScroll: true});
     });
     const direction = sorted === column ? (descending ? "descending" : "ascending") : null;
-    return make("th", {scope: "col", class: column.kind, "aria-sort": direction}, button);
+    return make("th", {role: "columnheader", class: column.kind, "aria-sort": direction}, button);
   }));
 }
 

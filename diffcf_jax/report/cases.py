@@ -1,19 +1,31 @@
 """The cases of the report: what the page's script knows of each result."""
 
+import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from diffcf_jax.report.pictures import Album, Change, colours, outline, scale_of
-from diffcf_jax.results.log import IMAGES, Key, key_of, order_of
+from diffcf_jax.errors import UserError
+from diffcf_jax.files import read_image
+from diffcf_jax.report.pictures import (
+    Album,
+    Change,
+    colours,
+    load,
+    outline,
+    scale_of,
+    thumbnail_side,
+)
+from diffcf_jax.results.log import IMAGES, Key, image_path, key_of, order_of
 from diffcf_jax.results.summary import miss
 from diffcf_jax.target import ends
 
 Row = Mapping[str, Any]  # as in results.jsonl, without an error
 
-_COLOURS = ("input", "reconstruction", "cf")
+_THIRD = "reconstruction"
+_MOST_RECONSTRUCTIONS = 1000  # results; the page of more goes without these pictures
 _KNOWN = {
     *("id", "name", "target", "answer", "unit", "y_true", "y_initial", "y_reconstruction"),
     *("y_final", "success", "iterations", "reason", "pixel_change", "seconds", "curve"),
@@ -55,58 +67,87 @@ def group_columns(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+@dataclasses.dataclass(frozen=True)
+class Cases:
+    """All that the page shows of its results.
+
+    Attributes:
+        items: one for each result, in the order of the page.
+        changes: how each image changed; None where an image is missing.
+        images: of `Album`, which `items` name by their numbers.
+        scale: the change in full colour.
+        faults: what could not be read, one sentence each.
+    """
+
+    items: list[dict[str, Any]]
+    changes: list[Change | None]
+    images: list[dict[str, Any]]
+    scale: float
+    faults: list[str]
+
+
 def make_cases(
-    rows: Sequence[Row], album: Album, values: Mapping[Key, Mapping[str, float | None]]
-) -> tuple[list[dict[str, Any]], list[Change | None], float]:
-    """All that the page shows of each result.
+    folder: Path, rows: Sequence[Row], values: Mapping[Key, Mapping[str, float | None]]
+) -> Cases:
+    """Read and sum up what the page shows of each result.
 
     Args:
+        folder: of the results.
         rows: in the order of the page.
-        album: gets their images.
         values: metrics of each result, by `key_of`.
-
-    Returns:
-        The cases, how each image changed (None where an image is missing), and the change in
-        full colour.
     """
-    groups = group_columns(rows)
-    cases, changes = [], []
-    with ThreadPoolExecutor(4) as threads:
-        loaded = threads.map(lambda row: {key: album.read(row, key) for key in _COLOURS}, rows)
-        for row, id, images in zip(rows, identifiers(rows), loaded, strict=True):
-            change = album.change(images["input"], images["cf"])
-            pictures = {key: album.embed(row, key, images[key]) for key in _COLOURS}
-            changes.append(change)
-            cases.append({
-                "id": id, **{key: row[key] for key in ("name", "target", "answer", "reason")},
-                "goal": ends(row["target"]),
-                "true": row["y_true"], "before": row["y_initial"], "after": row["y_final"],
-                "reconstruction": row["y_reconstruction"],
-                "distance": miss(row["y_final"], row["target"]),
-                "success": row["success"] if ends(row["target"]) else None,
-                "iterations": row["iterations"], "seconds": row["seconds"],
-                "change": row["pixel_change"], "area": change and change.area,
-                "place": change and change.place,
-                "words": change.words() if change else "An image is missing: nothing to compare.",
-                "curve": [None if y is None else _short(y) for y in row["curve"]],
-                "readings": row.get("readings", {}),
-                "metrics": {k: v if v is None else _short(v) for k, v in
-                            values.get(key_of(row), {}).items()},
-                "groups": {key: row.get(key) for key in groups},
-                "pictures": pictures, "file": row["cf"],
-            })  # fmt: skip
+    side, groups = thumbnail_side(len(rows)), group_columns(rows)
+    keys = ("input", "cf") if len(rows) > _MOST_RECONSTRUCTIONS else ("input", "cf", _THIRD)
+    album, items, changes, faults = Album(), [], [], []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        all_loaded = threads.map(lambda row: load(folder, row, keys, side), rows)
+        for row, id, loaded in zip(rows, identifiers(rows), all_loaded, strict=True):
+            pictures = {key: album.add(loaded.images.get(key)) for key in keys}
+            items.append(_item(row, id, loaded.change, pictures))
+            items[-1]["metrics"] = {
+                name: value if value is None else _short(value)
+                for name, value in values.get(key_of(row), {}).items()
+            }
+            items[-1]["groups"] = {key: row.get(key) for key in groups}
+            changes.append(loaded.change)
+            faults += loaded.faults
     scale = scale_of(change.map for change in changes if change)
     masks: dict[str, int | None] = {}
-    for row, case, change in zip(rows, cases, changes, strict=True):
+    for row, item, change in zip(rows, items, changes, strict=True):
         if change:
-            case["pictures"]["heatmap"] = album.add(colours(change.map, scale))
+            item["pictures"]["heatmap"] = album.add(colours(change.map, scale))
         if path := row["square_mask"]:
             if path not in masks:
-                mask = album.read(row, "square_mask")
-                whole = mask is not None and mask.ndim == 2
-                masks[path] = album.add(outline(np.asarray(mask))) if whole else None
-            case["pictures"]["mask"] = masks[path]
-    return cases, changes, scale
+                masks[path] = album.add(_outline(folder, row, faults))
+            item["pictures"]["mask"] = masks[path]
+    return Cases(items, changes, album.images, scale, list(dict.fromkeys(faults)))
+
+
+def _item(
+    row: Row, id: str, change: Change | None, pictures: dict[str, int | None]
+) -> dict[str, Any]:
+    goal = ends(row["target"])
+    return {
+        "id": id, **{key: row[key] for key in ("name", "target", "answer", "reason")},
+        "goal": goal, "success": row["success"] if goal else None,
+        "true": row["y_true"], "before": row["y_initial"], "after": row["y_final"],
+        "reconstruction": row["y_reconstruction"],
+        "distance": miss(row["y_final"], row["target"]),
+        "iterations": row["iterations"], "seconds": row["seconds"],
+        "change": row["pixel_change"], "area": change and change.area,
+        "words": change.words() if change else "An image is missing: nothing to compare.",
+        "curve": [None if y is None else _short(y) for y in row["curve"]],
+        "readings": row.get("readings", {}), "pictures": pictures,
+    }  # fmt: skip
+
+
+def _outline(folder: Path, row: Row, faults: list[str]) -> dict[str, Any] | None:
+    try:
+        mask = read_image(image_path(folder, row, "square_mask"))
+    except UserError as error:
+        faults.append(str(error))
+        return None
+    return outline(mask) if mask.ndim == 2 else None
 
 
 def _plain(target: float | str) -> str:

@@ -8,6 +8,7 @@ function slide() {
 function compare(item) {
   const key = document.querySelector("#against input:checked").value;
   const before = item.pictures[key], after = item.pictures.cf;
+  byId("against").hidden = !("reconstruction" in item.pictures);
   const box = document.querySelector(".compare");
   byId("left").textContent = `${key} ${inUnit(key === "input" ? item.before : item.reconstruction)}`;
   byId("right").textContent = `counterfactual ${inUnit(item.after)}`;

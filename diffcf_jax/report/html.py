@@ -13,18 +13,18 @@ from typing import Any
 from markupsafe import Markup
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import write_file
+from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.cases import make_cases, worst_first
 from diffcf_jax.report.evaluation import read_metrics, read_values, table
 from diffcf_jax.report.figures import overview_svg
 from diffcf_jax.report.headline import answer, failures, notes
 from diffcf_jax.report.numbers import digits_of, duration, with_unit
-from diffcf_jax.report.pictures import Album, Change, average_maps, thumbnail_side
+from diffcf_jax.report.pictures import Change, average_maps
 from diffcf_jax.report.reproduction import again, config_file
 from diffcf_jax.report.template import render
 from diffcf_jax.results.answers import pairwise_distances, together
-from diffcf_jax.results.log import RESULTS, order_of, read_results
+from diffcf_jax.results.log import RESULTS, image_path, order_of, read_results
 from diffcf_jax.results.summary import read_summary, summarise
 from diffcf_jax.shipped import command
 from diffcf_jax.target import ends
@@ -69,16 +69,19 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         for value in (row["y_initial"], row["y_final"], *(ends(row["target"]) or ()))
     )
     shown = results[:limit]
-    album = Album(folder, thumbnail_side(len(shown)))
-    cases, changes, scale = make_cases(shown, album, read_values(folder, faults))
+    cases = make_cases(folder, shown, read_values(folder, faults))
     numbers = {id(row): i for i, row in enumerate(shown)}
-    faults += album.faults
+    faults += cases.faults
     band = with_unit(f"±{threshold:g}", unit)
 
     def number(value: float | str | None) -> str:
         if value is None or isinstance(value, str):  # a target
             return value or "–"
         return f"{value:.{digits}f}"
+
+    def image(row: Row, key: str) -> dict[str, Any] | None:
+        place = cases.items[numbers[id(row)]]["pictures"].get(key)
+        return None if place is None else cases.images[place]
 
     page = render(
         _FOLDER, "report", _SCRIPTS, _STYLES,
@@ -92,24 +95,24 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         overview=overview_svg(results, threshold, unit, numbers),
         worst=[(i, row) for i, row in enumerate(shown[:_WORST]) if row["reason"]],
         band=band, n=len(results), n_shown=len(shown), log=RESULTS, unit=unit,
-        maps=_maps(shown, changes, album),
+        maps=_maps(shown, cases.changes),
         metrics=table(intervals, metrics, band, digits),
         evaluated=metrics,
-        groups=[(group, _distances(album, group)) for group in together(shown)],
-        image=lambda row, key: album.images[i]
-        if (i := cases[numbers[id(row)]]["pictures"].get(key)) is not None else None,
+        groups=[(group, _distances(folder, group)) for group in together(shown)],
+        image=image,
         number=number,
         value=lambda value: "–" if value is None else with_unit(number(value), unit),
         errors=[row for row in rows if "error" in row],
         versions=summary["versions"], seed=config.get("seed"),
         hashes=_hashes(folder, faults), again=again(config), config_file=config_file(config),
         data=_as_script({
-            "cases": cases, "images": album.images, "scale": scale, "unit": unit,
+            "cases": cases.items, "images": cases.images, "scale": cases.scale, "unit": unit,
             "threshold": threshold, "digits": digits, "run": folder.resolve().name,
             "digest": hashlib.sha256(strict_json(results).encode()).hexdigest()[:16],
-            "metrics": list(dict.fromkeys(key for case in cases for key in case["metrics"])),
-            "readings": list(dict.fromkeys(key for case in cases for key in case["readings"])),
-            "groups": list(cases[0]["groups"]) if cases else [],
+            **{
+                kind: list(dict.fromkeys(key for case in cases.items for key in case[kind]))
+                for kind in ("metrics", "readings", "groups")
+            },
         }),
     )  # fmt: skip
     path = folder / "report.html"
@@ -166,7 +169,7 @@ def _oracles(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _maps(
-    rows: Sequence[Row], changes: Sequence[Change | None], album: Album
+    rows: Sequence[Row], changes: Sequence[Change | None]
 ) -> tuple[list[dict[str, Any]], float] | None:
     known = [
         (row["y_final"], change)
@@ -176,10 +179,13 @@ def _maps(
     return average_maps(*zip(*known, strict=True)) if known else None
 
 
-def _distances(album: Album, group: Sequence[Row]) -> list[tuple[int, int, float]]:
-    """The numbers of each two answers, and the distance between their saved images."""
-    images = [album.read(row, "cf") for row in group]
-    if any(image is None or image.shape != images[0].shape for image in images):
+def _distances(folder: Path, group: Sequence[Row]) -> list[tuple[int, int, float]]:
+    """The numbers of each two answers and the distance of their saved images, if all are there."""
+    try:
+        images = [read_image(image_path(folder, row, "cf")) for row in group]
+    except UserError:  # which the page says already
+        return []
+    if any(image.shape != images[0].shape for image in images):
         return []
     return [
         (group[i]["answer"], group[j]["answer"], distance)

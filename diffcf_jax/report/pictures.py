@@ -65,51 +65,63 @@ class Change:
         )
 
 
-class Album:
-    """The images of a results folder, each embedded once.
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What is kept of the images of a result.
 
     Attributes:
-        images: data URI, width, height and whether to enlarge with sharp pixels, by number.
+        images: key of the row -> the embedded image (`encode`).
+        change: None if an image is missing, or they have different sizes.
         faults: what could not be read, one sentence each.
     """
 
-    def __init__(self, folder: Path, side: int):
-        self.images: list[dict[str, Any]] = []
-        self.faults: list[str] = []
-        self._folder, self._side = folder, side
-        self._numbers: dict[str, int | None] = {}
+    images: Mapping[str, dict[str, Any]]
+    change: Change | None
+    faults: Sequence[str]
 
-    def read(self, row: Mapping[str, Any], key: str) -> np.ndarray | None:
-        """The saved image, uint8 [H, W, 3] or [H, W]; None, and a fault, if there is none."""
+
+def load(folder: Path, row: Mapping[str, Any], keys: Sequence[str], side: int) -> Loaded:
+    """Read images of a result, "input" and "cf" among them, and embed them as thumbnails."""
+    pixels, faults = {}, []
+    for key in keys:
         try:
-            return read_image(image_path(self._folder, row, key))
+            pixels[key] = read_image(image_path(folder, row, key))
         except UserError as error:
-            self.faults.append(str(error))
+            faults.append(str(error))
+    images = {key: encode(image, side) for key, image in pixels.items()}
+    return Loaded(images, _change(pixels.get("input"), pixels.get("cf"), side), faults)
+
+
+class Album:
+    """The images of a page, each embedded once.
+
+    Attributes:
+        images: data URI, width, height and whether to enlarge with sharp pixels, by number.
+    """
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, image: dict[str, Any] | None) -> int | None:
+        """Keep an image, unless it is there, and return its number."""
+        if image is None:
             return None
+        number = self._numbers.setdefault(image["source"], len(self.images))
+        if number == len(self.images):
+            self.images.append(image)
+        return number
 
-    def embed(self, row: Mapping[str, Any], key: str, pixels: np.ndarray | None) -> int | None:
-        """The number of an image: exact where it is small, otherwise a thumbnail."""
-        path = row[key]
-        if path not in self._numbers:
-            self._numbers[path] = None if pixels is None else self.add(_encode(pixels, self._side))
-        return self._numbers[path]
 
-    def add(self, image: dict[str, Any]) -> int:
-        """Keep an image of `_encode`, `colours` or `outline` and return its number."""
-        self.images.append(image)
-        return len(self.images) - 1
-
-    def change(self, image: np.ndarray | None, found: np.ndarray | None) -> Change | None:
-        """How they differ; None if one is missing, is no colour image or has another size."""
-        if image is None or found is None or image.shape != found.shape or image.ndim != 3:
-            return None
-        difference = found.astype(np.int16) - image
-        signed = difference.mean(-1, dtype=np.float32) / 255
-        changed = np.abs(difference).max(-1) >= _CHANGED
-        mean = float(signed[changed].mean()) if changed.any() else 0.0
-        place, share = _densest(np.abs(difference).sum(-1))
-        small = _shrink(signed, self._side)
-        return Change(small, float(changed.mean()), mean, place, share)
+def _change(image: np.ndarray | None, found: np.ndarray | None, side: int) -> Change | None:
+    if image is None or found is None or image.shape != found.shape or image.ndim != 3:
+        return None
+    difference = found.astype(np.int16) - image
+    signed = difference.mean(-1, dtype=np.float32) / 255
+    changed = np.abs(difference).max(-1) >= _CHANGED
+    mean = float(signed[changed].mean()) if changed.any() else 0.0
+    place, share = _densest(np.abs(difference).sum(-1))
+    return Change(_shrink(signed, side), float(changed.mean()), mean, place, share)
 
 
 def scale_of(maps: Iterable[np.ndarray]) -> float:
@@ -183,7 +195,8 @@ def _densest(weight: np.ndarray) -> tuple[str, float]:
     return place, float(cells[i, j] / cells.sum()) if cells.sum() else 0.0
 
 
-def _encode(pixels: np.ndarray, side: int) -> dict[str, Any]:
+def encode(pixels: np.ndarray, side: int) -> dict[str, Any]:
+    """An image as a data URI: exact where it is small, otherwise a thumbnail."""
     image = Image.fromarray(pixels)
     if max(image.size) <= _SHARP_UP_TO:
         return _png(image)
@@ -203,7 +216,7 @@ def _shrink(d: np.ndarray, side: int) -> np.ndarray:
 
 def _png(image: Image.Image, **options: Any) -> dict[str, Any]:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, **options)
+    image.save(buffer, "PNG", **options)
     return _described(image, "png", buffer.getvalue(), max(image.size) <= _SHARP_UP_TO)
 
 
