@@ -75,6 +75,31 @@ def notes(rows: Sequence[Row], faults: Sequence[str]) -> list[str]:
     return found
 
 
+def worst(
+    rows: Sequence[Row], oracle_errors: Mapping[int, float], threshold: float, most: int = 3
+) -> tuple[str, list[tuple[Row, str]]]:
+    """What to look at first, and why: the failures, or else where the oracle disagrees most.
+
+    Args:
+        rows: worst first.
+        oracle_errors: id(row) -> |oracle - target|, of those for which it is known.
+        threshold: of success.
+        most: rows.
+
+    Returns:
+        A title, and the rows with a reason.
+    """
+    failed = [row for row in rows[:most] if ends(row["target"]) and not row["success"]]
+    if failed:
+        title = "The worst failure" + ("" if len(failed) == 1 else "s")
+        return title, [(row, row["reason"] or "no reason given") for row in failed]
+    doubtful = [row for row in rows if oracle_errors.get(id(row), 0.0) > threshold]
+    doubtful = sorted(doubtful, key=lambda row: -oracle_errors[id(row)])[:most]
+    reasons = [f"The oracle is {oracle_errors[id(row)]:.3g} off the target." for row in doubtful]
+    title = "None missed; the oracle disagrees most here"
+    return title, list(zip(doubtful, reasons, strict=True))
+
+
 def _counted(rows: Sequence[Row]) -> str:
     images = len({row["name"] for row in rows})
     of = f"{images:,} image{'' if images == 1 else 's'}"

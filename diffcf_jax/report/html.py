@@ -18,13 +18,13 @@ from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.cases import make_cases, worst_first
 from diffcf_jax.report.evaluation import read_metrics, read_values, table
 from diffcf_jax.report.figures import overview_svg
-from diffcf_jax.report.headline import answer, failures, notes
+from diffcf_jax.report.headline import answer, failures, notes, worst
 from diffcf_jax.report.numbers import digits_of, duration, with_unit
 from diffcf_jax.report.pictures import Change, average_maps
 from diffcf_jax.report.reproduction import again, config_file
 from diffcf_jax.report.template import render
 from diffcf_jax.results.answers import pairwise_distances, together
-from diffcf_jax.results.log import RESULTS, image_path, order_of, read_results
+from diffcf_jax.results.log import RESULTS, Key, image_path, key_of, order_of, read_results
 from diffcf_jax.results.summary import read_summary, summarise
 from diffcf_jax.shipped import command
 from diffcf_jax.target import ends
@@ -36,7 +36,6 @@ _FOLDER = Path(__file__).parent
 _SCRIPTS = ("core", "chart", "compare", "case", "cases", "verdicts", "start")
 _STYLES = ("report", "case", "cases")
 _METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE", "hybrid": "Hybrid"}
-_WORST = 3
 
 
 def write_report(workdir: str | Path, limit: int = 3000) -> Path:
@@ -69,7 +68,8 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         for value in (row["y_initial"], row["y_final"], *(ends(row["target"]) or ()))
     )
     shown = results[:limit]
-    cases = make_cases(folder, shown, read_values(folder, faults))
+    values = read_values(folder, faults)
+    cases = make_cases(folder, shown, values)
     numbers = {id(row): i for i, row in enumerate(shown)}
     faults += cases.faults
     band = with_unit(f"±{threshold:g}", unit)
@@ -77,7 +77,7 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
     def number(value: float | str | None) -> str:
         if value is None or isinstance(value, str):  # a target
             return value or "–"
-        return f"{value:.{digits}f}"
+        return f"{value:z.{digits}f}"
 
     def image(row: Row, key: str) -> dict[str, Any] | None:
         place = cases.items[numbers[id(row)]]["pictures"].get(key)
@@ -93,7 +93,8 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         duration=duration(summary["wall_seconds"]),
         device=summary["versions"].get("device"),
         overview=overview_svg(results, threshold, unit, numbers),
-        worst=[(i, row) for i, row in enumerate(shown[:_WORST]) if row["reason"]],
+        worst=worst(shown, _oracle_errors(shown, values), threshold),
+        place_of=lambda row: numbers[id(row)],
         band=band, n=len(results), n_shown=len(shown), log=RESULTS, unit=unit,
         maps=_maps(shown, cases.changes),
         metrics=table(intervals, metrics, band, digits),
@@ -166,6 +167,11 @@ def _oracles(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     end = "_success_rate"
     found = metrics["metrics"] if metrics else {}
     return {name.removesuffix(end): x for name, x in found.items() if name.endswith(end)}
+
+
+def _oracle_errors(rows: Sequence[Row], values: Mapping[Key, Any]) -> dict[int, float]:
+    found = {id(row): values.get(key_of(row), {}).get("oracle_error") for row in rows}
+    return {row: error for row, error in found.items() if error is not None}
 
 
 def _maps(
