@@ -31,6 +31,7 @@ _KNOWN = {
     *("y_final", "success", "iterations", "reason", "pixel_change", "seconds", "curve"),
     *("readings", *IMAGES),
 }
+_NO_CHANGE = "An image is missing or of another size: no change to show."
 _MOST_GROUPS = 50  # values of a column that a page offers as a filter
 
 
@@ -135,7 +136,7 @@ def _item(
         "distance": miss(row["y_final"], row["target"]),
         "iterations": row["iterations"], "seconds": row["seconds"],
         "change": row["pixel_change"], "area": change and change.area,
-        "words": change.words() if change else "An image is missing: nothing to compare.",
+        "words": change.words() if change else _NO_CHANGE,
         "curve": [None if y is None else _short(y) for y in row["curve"]],
         "readings": row.get("readings", {}), "pictures": pictures,
     }  # fmt: skip

@@ -30,7 +30,7 @@ def answer(
         return "Nothing was explained."
     what, images = _counted(rows), len({row["name"] for row in rows})
     if success["mean"] is None:
-        return f"{what} move the prediction as far as it goes; there is no target to reach."
+        return f"{what}: the prediction goes as far as it can, to no target that could be reached."
     targets = {row["target"] for row in rows if ends(row["target"])}
     within = f"within {with_unit(f'{threshold:g}', None if len(targets) == 1 else unit)}"
     if len(targets) > 1:
@@ -40,7 +40,8 @@ def answer(
     else:
         goal = f"{with_unit(f'{target:g}', unit)} {within}"
     share = "None" if success["mean"] == 0 else percent(success["mean"])
-    text = f"{share} of {what} reach {goal}{_interval(success, images)}"
+    verb = "reach" if len(rows) > 1 else "reaches"
+    text = f"{share} of {what} {verb} {goal}{_interval(success, images)}"
     for name, interval in oracles.items():
         if interval["mean"] is not None:
             who = "the oracle" if name == "oracle" else name
@@ -68,7 +69,7 @@ def notes(rows: Sequence[Row], faults: Sequence[str]) -> list[str]:
     if lost := len(rows) - len(known):
         found.append(f"{lost:,} of {len(rows):,} predictions are not finite: check the regressor.")
     before = [row["y_initial"] for row in rows]
-    if len(rows) > 1 and len({*known, *before}) == 1:
+    if len(known) > 1 and len({*known, *before}) == 1:
         found.append(f"All predictions are equal ({known[0]:g}): the regressor reacts to nothing.")
     if len({row["name"] for row in rows}) == 1:
         found.append("One image was explained: its numbers say nothing about others.")

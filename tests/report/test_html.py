@@ -15,6 +15,7 @@ from PIL import Image
 from diffcf_jax.errors import UserError
 from diffcf_jax.report.html import write_report
 from diffcf_jax.report.numbers import digits_of
+from diffcf_jax.report.reproduction import again, config_file
 from diffcf_jax.results.log import read_results, write_results
 from tests.report.runs import make_run
 
@@ -92,7 +93,7 @@ def test_values_show_their_unit(tmp_path):
     text = write_report(tmp_path).read_text()
     content = " ".join("".join(Page(text).text).split())
     assert "≤ ±5 years <b>" in content and "0.500 years <b>" in content
-    assert "prediction (years <b>)" in content and "reach 0.5 years <b> within 5" in content
+    assert "prediction (years <b>)" in content and "reaches 0.5 years <b> within 5" in content
     assert "0.1000 years <b>" in content  # the mean distance to the target
     assert data_of(text)["unit"] == "years <b>"
 
@@ -173,6 +174,14 @@ def test_runs_that_can_show_little_say_so(tmp_path):
     write_results(tmp_path, [{**rows[0], "y_final": None, "curve": [None]}])
     text = write_report(tmp_path).read_text()
     assert "One image was explained" in text and "1 of 1 predictions are not finite" in text
+
+
+def test_the_config_file_is_the_config():
+    config = {"data": {"name": "squares", "limit": None}, "seed": 3, "targets": "a'b\\n\"c"}
+    names = {}
+    exec(config_file(config), names)
+    assert names["get_config"]().to_dict() == config
+    assert again(config) and again({"data": {"name": "arrays"}}) is None
 
 
 def test_a_picture_from_outside_is_not_shown(tmp_path):
