@@ -51,14 +51,14 @@ def identifiers(rows: Sequence[Row]) -> list[str]:
     several = any(row["answer"] > 1 for row in rows)
     return [
         row["name"]
-        + (f"@{_plain(row['target'])}" if len(targets[row["name"]]) > 1 else "")
+        + (f"@{row['target']}" if len(targets[row["name"]]) > 1 else "")
         + (f"~{row['answer']}" if several else "")
         for row in rows
     ]
 
 
 def group_columns(rows: Sequence[Row]) -> list[str]:
-    """The further keys of results.jsonl by which its results can be told apart: texts, few."""
+    """The further keys of results.jsonl that can be filtered by: plain values, and few of them."""
     keys = dict.fromkeys(key for row in rows for key in row if key not in _KNOWN)
     return [
         key
@@ -149,10 +149,6 @@ def _outline(folder: Path, row: Row, faults: list[str]) -> dict[str, Any] | None
         faults.append(str(error))
         return None
     return outline(mask) if mask.ndim == 2 else None
-
-
-def _plain(target: float | str) -> str:
-    return target if isinstance(target, str) else f"{target:g}"
 
 
 def _short(value: float) -> float:

@@ -71,7 +71,8 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
     values = read_values(folder, faults)
     cases = make_cases(folder, shown, values)
     numbers = {id(row): i for i, row in enumerate(shown)}
-    faults += cases.faults
+    hashes = _hashes(folder, faults)
+    faults = list(dict.fromkeys(faults + cases.faults))
     band = with_unit(f"±{threshold:g}", unit)
 
     def number(value: float | str | None) -> str:
@@ -105,7 +106,7 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         value=lambda value: "–" if value is None else with_unit(number(value), unit),
         errors=[row for row in rows if "error" in row],
         versions=summary["versions"], seed=config.get("seed"),
-        hashes=_hashes(folder, faults), again=again(config), config_file=config_file(config),
+        hashes=hashes, again=again(config), config_file=config_file(config),
         data=_as_script({
             "cases": cases.items, "images": cases.images, "scale": cases.scale, "unit": unit,
             "threshold": threshold, "digits": digits, "run": folder.resolve().name,
