@@ -101,7 +101,9 @@ addEventListener("load", () => {
   viewer.close();
   found.width = [document.documentElement.scrollWidth, innerWidth];
   setTimeout(() => {
-    found.images = [...document.images].every(image => image.naturalWidth > 0);
+    // Those that a reader has not come near are not loaded.
+    const loaded = [...document.images].filter(image => image.src && image.complete);
+    found.images = loaded.length > 0 && loaded.every(image => image.naturalWidth > 0);
     found.violations = [...violations];
     Object.assign(found, {failures, complaints});
     // Whatever is not of the page must be refused.
