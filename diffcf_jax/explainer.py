@@ -190,8 +190,14 @@ class Explainer:
             y_final=result.y_final,
             success=result.success,
             reason=tuple(
-                stop_reason(one, target, self.method.threshold, self.unit)
-                for one, target in zip(counterfactuals, targets[of].tolist(), strict=True)
+                stop_reason(
+                    one.counterfactual,
+                    one.job.target,
+                    self.method.threshold,
+                    self.unit,
+                    one.answer,
+                )
+                for one in results
             ),
             iterations=result.iterations,
             seconds=np.asarray([one.seconds for one in results], np.float32),

@@ -250,7 +250,8 @@ class Explanation:
             Record(id, name, to_uint8(self.input[i], name)),
             self.config["regressor"]["unit"],
         )
-        writer.save(record, target, found, float(self.seconds[i]), self.reason[i], unit, answer)
+        seconds, reason = float(self.seconds[i]), self.reason[i]
+        writer.save(record, target, found, seconds, reason, unit, answer=answer)
 
 
 def _targets(found: Iterable[float | str]) -> np.ndarray:
@@ -263,7 +264,9 @@ def _targets(found: Iterable[float | str]) -> np.ndarray:
     return objects
 
 
-def stop_reason(found: Counterfactual, target: Target, threshold: float, unit: Unit) -> str | None:
+def stop_reason(
+    found: Counterfactual, target: Target, threshold: float, unit: Unit, answer: int = 1
+) -> str | None:
     """Why a search did not succeed, one sentence; None if it did.
 
     Args:
@@ -271,6 +274,7 @@ def stop_reason(found: Counterfactual, target: Target, threshold: float, unit: U
         target: of the search, in that unit.
         threshold: in that unit.
         unit: named in the sentence.
+        answer: which one it is.
     """
     if found.success:
         return None
@@ -279,6 +283,8 @@ def stop_reason(found: Counterfactual, target: Target, threshold: float, unit: U
         return f"the regressor's prediction is not finite {steps}"
     if found.stop == Stop.GRADIENT:
         return f"the gradient of the regressor is not finite {steps}"
+    if found.stop == Stop.FLAT and answer > 1:
+        return f"nothing that earlier answers left unchanged moves the prediction {steps}"
     if found.stop == Stop.FLAT:
         return (
             f"the gradient of the regressor is zero {steps}: it is flat there, or rounds what it "

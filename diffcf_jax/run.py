@@ -335,7 +335,7 @@ def _saver(
             message = not_finite(record.name)
             writer.save_error(record.id, record.name, job.target, message, finished.answer)
             return
-        reason = stop_reason(found, job.target, threshold, unit)
+        reason = stop_reason(found, job.target, threshold, unit, finished.answer)
         saved = to_uint8(found.image, f"the counterfactual of {record.name}")
         others = read_both(readings, record.image, saved) if readings else {}
         writer.save(

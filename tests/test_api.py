@@ -272,6 +272,9 @@ def test_sentences_of_reasons():
     assert stop_reason(Found(False, 1), 30, 2, Unit("years")) == (
         "the saved image misses the target by more than 2 years after 7 iterations"
     )
+    assert stop_reason(Found(False, 4), 30, 2, Unit("years"), answer=2) == (
+        "nothing that earlier answers left unchanged moves the prediction after 7 iterations"
+    )
 
 
 def test_ranges_extremes_and_masks(explainer, images, tmp_path):

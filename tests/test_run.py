@@ -21,7 +21,8 @@ from diffcf_jax.run import run
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked
 from eval.metrics.batch import batches
-from eval.metrics.evaluate import Plan, measure
+from eval.metrics.evaluate import measure
+from eval.metrics.plan import Plan
 from eval.metrics.regressor import validity
 from tests import explaining, tiny
 from tests.counterfactual import methods

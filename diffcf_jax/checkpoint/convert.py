@@ -1,10 +1,10 @@
 """Turn a PyTorch original's checkpoint, or a folder of diffusers, into a network directory.
 
-    diffcf convert SOURCE --kind KIND --out DIR [--preset NAME]
+    diffcf convert SOURCE... --kind KIND --out DIR [--preset NAME]
         [--flags "--num_channels 128 ..." | --flags_json FILE]
 
 SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
-nothing is written.
+nothing is written. LPIPS has two SOURCEs: the classifier, and the weights of its layers.
 """
 
 import functools
@@ -12,7 +12,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,19 +211,37 @@ def _read_flags(args: flags.FlagValues) -> dict[str, Any]:
 
 
 def _convert(args: flags.FlagValues, arguments: list[str]) -> None:
-    source = Path(arguments[0]).expanduser()
+    sources = [Path(argument).expanduser() for argument in arguments]
     _check_out(args.out)
     given = _read_flags(args)
+    named = " with ".join(map(str, sources))
     if args.kind == DIFFUSERS:
         if given:
             raise UserError("--kind diffusers finds all in the folder: leave --flags out.")
-        description, variables = read_diffusers(source)
+        if len(sources) > 1:
+            raise UserError("--kind diffusers reads one folder: leave the others out.")
+        description, variables = read_diffusers(sources[0])
     else:
-        state_dict = read_state_dict(source)
-        description, variables = import_network(args.kind, state_dict, given, str(source))
-    description["training"]["source"] = source.name
+        state_dict = _read_sources(sources)
+        description, variables = import_network(args.kind, state_dict, given, named)
+    description["training"]["source"] = " with ".join(source.name for source in sources)
     save_network(args.out, description, variables)
-    print(f"{args.out}: {args.kind} of {source}, as kind {description['kind']}")
+    print(f"{args.out}: {args.kind} of {named}, as kind {description['kind']}")
+
+
+def _read_sources(sources: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The weights of all files together."""
+    together: dict[str, np.ndarray] = {}
+    for source in sources:
+        found = read_state_dict(source)
+        both = sorted(together.keys() & found.keys())
+        if both:
+            raise UserError(
+                f"{source} has weights that an earlier file has too ({both[0]}): give each part of "
+                "the original once."
+            )
+        together |= found
+    return together
 
 
 main = cli.Command(
@@ -231,10 +249,10 @@ main = cli.Command(
     about="""Turn an original's checkpoint, or a folder of diffusers, into a network directory.
 
 SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
-nothing is written.""",
+nothing is written. LPIPS has two SOURCEs: the classifier, and the weights of its layers.""",
     run=_convert,
     define=_define,
-    arguments=("SOURCE",),
+    arguments=("SOURCE", "..."),
     required=("kind", "out"),
 )
 

@@ -14,8 +14,11 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.models.caffe_resnet import CaffeResNet
 from diffcf_jax.models.densenet import DenseNet
 from diffcf_jax.models.diffae import DiffAE, SemanticEncoder
+from diffcf_jax.models.inception import InceptionV3
 from diffcf_jax.models.latent_dpm import LatentDPM
+from diffcf_jax.models.lpips import LPIPS
 from diffcf_jax.models.resnet import ResNet
+from diffcf_jax.models.simsiam import SimSiam
 from diffcf_jax.models.unet import UNet
 
 MODULES = {
@@ -25,6 +28,9 @@ MODULES = {
     "resnet": ResNet,
     "densenet": DenseNet,
     "caffe_resnet": CaffeResNet,
+    "inception": InceptionV3,
+    "lpips": LPIPS,
+    "simsiam": SimSiam,
 }
 REGRESSORS = ("resnet", "densenet")
 GENERATORS = ("ddpm", "diffae", "latent_dpm")
@@ -108,6 +114,8 @@ def _fits(name: str, value: Any, hint: Any) -> bool:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(name, value, part) for part in parts)
+    if origin is typing.Literal:
+        return value in parts
     if origin is Sequence:
         # Widths may be halves, as 0.5 times the channels.
         return (
@@ -130,6 +138,8 @@ def _words(hint: Any) -> str:
     """Say what an argument with a type hint may be."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_words(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) is Sequence:
         return f"a list of numbers up to {_LARGEST}"
     return {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "null")

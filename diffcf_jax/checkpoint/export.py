@@ -53,6 +53,8 @@ def export_network(network: Network) -> tuple[str, dict[str, np.ndarray], str]:
             kind = "densenet-regressor" if model.get("outputs") is None else "steex-classifier"
         case "caffe_resnet":
             kind = "vggface2" if model.get("outputs") is None else "mnac"
+        case "inception" | "lpips" | "simsiam":
+            kind = network.kind
     state_dict = write_state_dict(kind, network.variables)
     if kind == "densenet-regressor":
         for name in ("mu", "sigma"):

@@ -97,7 +97,7 @@ def init_variables(description: Mapping[str, Any], key: jax.Array) -> Any:
     size = description["image_size"]
     _check_size(description)
     x = jnp.zeros((1, size, size, 3))
-    inputs = {"ddpm": (x, t), "diffae": (x, x, t)}.get(description["kind"], (x,))
+    inputs = {"ddpm": (x, t), "diffae": (x, x, t), "lpips": (x, x)}.get(description["kind"], (x,))
     return module.init(key, *inputs)
 
 

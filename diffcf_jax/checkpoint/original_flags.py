@@ -1,21 +1,25 @@
-"""What a network of the originals is, from their own flags or from the shapes of its weights.
+"""What a network of the originals is, from their own flags.
 
-Every function returns a description as in `Network.description`: kind, module arguments, diffusion
+The functions return a description as in `Network.description`: kind, module arguments, diffusion
 process and image size.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
+from diffcf_jax.checkpoint.original_shapes import (
+    DESCRIBED_BY_SHAPES,
+    Description,
+    Flags,
+    StateDict,
+    count_blocks,
+    densenet_arguments,
+    shapes_of,
+)
 from diffcf_jax.diffusion.schedule import make_diffusion
 from diffcf_jax.errors import UserError
-
-Flags = Mapping[str, Any]
-Description = dict[str, Any]
-StateDict = Mapping[str, np.ndarray]
 
 # ACE: guided_diffusion/script_util.py, with its default values
 DDPM_FLAGS = {
@@ -194,33 +198,15 @@ def describe_diffae(flags: Flags, state_dict: StateDict) -> Description:
     return {"kind": "diffae", "model": model, "diffusion": diffusion, "image_size": size}
 
 
-def describe_latent_dpm(flags: Flags, state_dict: StateDict) -> Description:
-    """Describe a latent DPM by its shapes; its process is that of all published ones."""
-    shapes = _shapes(state_dict, "ema_model.latent_net.")
-    layers = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("layers."))
-    hidden, channels = shapes["layers.0.linear.weight"]
-    widths = [shapes[f"layers.{i}.linear.weight"][1] for i in range(layers)]
-    model = {
-        "channels": channels,
-        "hidden": hidden,
-        "layers": layers,
-        "skip_layers": [i for i in range(1, layers) if widths[i] == hidden + channels],
-        "time_channels": shapes["time_embed.0.weight"][1],
-        "use_norm": "layers.0.norm.weight" in shapes,
-    }
-    diffusion = {"steps": 1000, "schedule": "const0.008", "variance": "fixed_large"}
-    return {"kind": "latent_dpm", "model": model, "diffusion": diffusion, "image_size": None}
-
-
 def describe_resnet(flags: Flags, state_dict: StateDict) -> Description:
     """Describe the paper's ResNet with basic blocks; a 4x4 stem is the one for small images."""
-    shapes = _shapes(state_dict, "model.")
+    shapes = shapes_of(state_dict, "model.")
     width, _, kernel, _ = shapes["conv1.weight"]
     if kernel not in (4, 7):
         raise UserError(f"The first convolution is {kernel}x{kernel}, not 4x4 or 7x7.")
     model = {
         "width": width,
-        "blocks": [_count(shapes, rf"layer{stage}.") for stage in range(1, 5)],
+        "blocks": [count_blocks(shapes, rf"layer{stage}.") for stage in range(1, 5)],
         "stem_kernel": kernel,
         "stem_stride": 1 if kernel == 4 else 2,
         "stem_padding": 2 if kernel == 4 else 3,
@@ -232,7 +218,7 @@ def describe_resnet(flags: Flags, state_dict: StateDict) -> Description:
 def describe_densenet(flags: Flags, state_dict: StateDict) -> Description:
     """Describe the paper's DenseNet regressor; its normalisation is stored with it."""
     prefix = "model.classifier.0.feat_extract.features."
-    model = _densenet_model(_shapes(state_dict, prefix))
+    model = densenet_arguments(shapes_of(state_dict, prefix))
     for name in ("mu", "sigma"):
         if f"model.{name}" in state_dict:
             values = state_dict[f"model.{name}"]
@@ -242,72 +228,14 @@ def describe_densenet(flags: Flags, state_dict: StateDict) -> Description:
     return {"kind": "densenet", "model": model, **_label(flags)}
 
 
-def describe_steex(flags: Flags, state_dict: StateDict) -> Description:
-    """Describe STEEX's classifier: one logit per class of images normalised by 0.5 and 0.5."""
-    model = _densenet_model(_shapes(state_dict, "feat_extract.feat_extract.features."))
-    model["outputs"] = state_dict["classifier.weight"].shape[0]
-    return {"kind": "densenet", "model": model, "image_size": 256}
-
-
-def describe_mnac(flags: Flags, state_dict: StateDict) -> Description:
-    """Describe STEEX's attribute oracle."""
-    shapes = _shapes(state_dict, "feat_extract.")
-    model = {
-        "width": shapes["conv1_7x7_s2.weight"][0],
-        "blocks": [_count(shapes, f"conv{stage}_", "_3x3.weight") for stage in range(2, 6)],
-        "outputs": state_dict["classifier.weight"].shape[0],
-    }
-    return {"kind": "caffe_resnet", "model": model, "image_size": 224}
-
-
-def describe_vggface2(flags: Flags, state_dict: StateDict) -> Description:
-    """Describe VGGFace2's ResNet-50, of which the features before the identities are kept."""
-    model = {
-        "width": state_dict["conv1.weight"].shape[0],
-        "blocks": [
-            _count(_shapes(state_dict, ""), f"layer{stage}.", ".conv2.weight")
-            for stage in range(1, 5)
-        ],
-    }
-    return {"kind": "caffe_resnet", "model": model, "image_size": 224}
-
-
 # An original's kind -> its flags with their default values, and what describes it
 ORIGINALS: dict[str, tuple[Flags, Callable[[Flags, StateDict], Description]]] = {
     "ddpm": (DDPM_FLAGS, describe_ddpm),
     "diffae": (DIFFAE_FLAGS, describe_diffae),
-    "latent-dpm": ({}, describe_latent_dpm),
     "densenet-regressor": (REGRESSOR_FLAGS, describe_densenet),
     "resnet-regressor": (REGRESSOR_FLAGS, describe_resnet),
-    "steex-classifier": ({}, describe_steex),
-    "mnac": ({}, describe_mnac),
-    "vggface2": ({}, describe_vggface2),
+    **{kind: ({}, describe) for kind, describe in DESCRIBED_BY_SHAPES.items()},
 }
-
-
-def _shapes(state_dict: StateDict, prefix: str) -> dict[str, tuple[int, ...]]:
-    """Shapes by key, without the prefix if the keys have it."""
-    found = {k.removeprefix(prefix): v.shape for k, v in state_dict.items() if k.startswith(prefix)}
-    return found or {key: value.shape for key, value in state_dict.items()}
-
-
-def _count(shapes: Mapping[str, Any], start: str, end: str = ".conv2.weight") -> int:
-    """Number of blocks of a stage."""
-    return sum(key.startswith(start) and key.endswith(end) for key in shapes)
-
-
-def _densenet_model(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Arguments of `DenseNet` by the shapes of its features; its defaults where there are none."""
-    if not shapes:
-        return {}
-    growth = shapes["denseblock1.denselayer1.conv2.weight"][0]
-    counts = (_count(shapes, f"denseblock{i}.") for i in range(1, 100))
-    return {
-        "growth": growth,
-        "blocks": [count for count in counts if count],
-        "init_features": shapes["conv0.weight"][0],
-        "bn_size": shapes["denseblock1.denselayer1.conv1.weight"][0] // growth,
-    }
 
 
 def _label(flags: Flags) -> Description:

@@ -24,9 +24,12 @@ PREFIXES = {
     "steex-classifier": "",
     "mnac": "",
     "vggface2": "",
+    "inception": "",
+    "lpips": "",
+    "simsiam": "encoder.",
 }
 # Keys without a counterpart: counters, the weights before averaging, other networks in the file,
-# VGGFace2's identities, layers that are listed twice, constants that are module arguments.
+# identities and classes, layers that are listed twice, constants that are module arguments.
 IGNORED = {
     "ddpm": r"$^",
     "diffae": r"model\.|x_T$|conds_(mean|std)$|ema_model\.latent_net\.",
@@ -36,6 +39,9 @@ IGNORED = {
     "steex-classifier": r".*num_batches_tracked$",
     "mnac": r".*num_batches_tracked$",
     "vggface2": r".*num_batches_tracked$|fc\.",
+    "inception": r".*num_batches_tracked$|fc\.",
+    "lpips": r"classifier\.",
+    "simsiam": r".*num_batches_tracked$|predictor\.",
 }
 LEAVES = {
     "kernel": "weight",
@@ -91,6 +97,9 @@ def torch_key(kind: str, path: Path) -> str:
         "steex-classifier": _steex_layer,
         "mnac": _mnac_layer,
         "vggface2": _resnet_layer,
+        "inception": ".".join,
+        "lpips": _lpips_layer,
+        "simsiam": _simsiam_layer,
     }[kind](modules)
     return f"{PREFIXES[kind]}{layer}.{LEAVES[leaf]}"
 
@@ -206,6 +215,18 @@ def _resnet_layer(modules: list[str]) -> str:
     """layer1_0/downsample_conv -> layer1.0.downsample.0."""
     name = re.sub(r"^layer(\d)_", r"layer\1.", ".".join(modules))
     return name.replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
+
+
+def _simsiam_layer(modules: list[str]) -> str:
+    """A ResNet with a projection: fc_0 -> fc.0."""
+    return _resnet_layer(modules).replace("fc_", "fc.")
+
+
+def _lpips_layer(modules: list[str]) -> str:
+    """lin0 -> lin0.model.1 (behind a dropout), features_3/squeeze -> features.3.squeeze."""
+    if modules[0].startswith("lin"):
+        return f"{modules[0]}.model.1"
+    return ".".join(modules).replace("features_", "features.")
 
 
 def _densenet_regressor_layer(modules: list[str]) -> str:

@@ -119,7 +119,8 @@ class ACRE(Options):
             until the first refinement, whose mask then keeps the edit sparse.
         inpaint: dilated change (0 to 1) below which a pixel is kept.
         dilation: size of the dilation in pixels, odd.
-        answers: that Newton's solver searches per image and target, each from a seed of its own.
+        answers: that Newton's solver searches per image and target, each where those before it
+            have kept the input.
         threshold: see `Options`; also remat and precision.
     """
 
@@ -198,13 +199,15 @@ class ACREMethod:
         image, saved = query.image, quantize(query.image)
         noises = self._noises(jax.random.fold_in(key, 0), 0, self.options.tau, image)
         reconstruction = jnp.clip(self._denoise(params, image, noises), 0, 1)
-        y_initial = self._read(params, image)
+        # One call, because a large regressor takes seconds to compile.
+        read = jax.vmap(lambda image: self._read(params, image))
+        y_initial, y_reconstruction, y_final = read(jnp.stack([image, reconstruction, saved]))
         result = Counterfactual(
             image=saved,
             reconstruction=reconstruction,
             y_initial=y_initial,
-            y_reconstruction=self._read(params, reconstruction),
-            y_final=self._read(params, saved),
+            y_reconstruction=y_reconstruction,
+            y_final=y_final,
             success=jnp.zeros((), bool),
             stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
@@ -415,10 +418,10 @@ class ACRENewton(ACREMethod):
         return select(first.read | state.stopped, self._after(begun, y_hat, gradient), known)
 
     def another(self, start: ACREState, found: ACREState) -> ACREState:
-        """The same search once more, from another seed."""
-        del found
+        """The same search once more, with other noise, where the input was kept before."""
+        query = start.query.replace(allowed=start.query.allowed * found.result.mask)
         first = start.first.replace(read=jnp.zeros((), bool))
-        return start.replace(key=jax.random.fold_in(start.key, 3), first=first)
+        return start.replace(query=query, key=jax.random.fold_in(start.key, 3), first=first)
 
     def _after(self, state: ACREState, y_hat: Array, gradient: Array) -> ACREState:
         """The state after an iteration that has read this."""

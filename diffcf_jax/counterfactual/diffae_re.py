@@ -179,13 +179,16 @@ class DiffAEREMethod:
         x = 2 * image - 1
         z = self.encode(params["generator"], x[None])[0]
         x_T = sampler.invert(self.inversion, self._model(params, z), x)
-        y_initial = self._read(params, image)
+        # One call, because a large regressor takes seconds to compile.
+        y_initial, y_final = jax.vmap(lambda image: self._read(params, image))(
+            jnp.stack([image, saved])
+        )
         result = Counterfactual(
             image=saved,
             reconstruction=saved,
             y_initial=y_initial,
             y_reconstruction=y_initial,
-            y_final=self._read(params, saved),
+            y_final=y_final,
             success=jnp.zeros((), bool),
             stop=jnp.full((), Stop.ITERATIONS, jnp.int32),
             iterations=jnp.zeros((), jnp.int32),
@@ -321,6 +324,8 @@ class Reading:
         distance: D, from the input.
         gradient: of y [D], where `fresh`.
         slope: of D [D], where `sloped`.
+        fresh: whether y's gradient was taken.
+        sloped: whether D's was.
         others: [K] what is held reads; None: nothing is held.
         rows: its gradients [K, D].
     """
@@ -341,10 +346,9 @@ class DiffAERENewton(DiffAEREMethod):
 
     Every iteration takes one gradient through the decoding: the prediction's until the target is
     met, from there on the distance's and the prediction's in turns. Of the images that meet the
-    target the one is kept with
-    the smallest D + 2 |price (target - y)|, the price being dD/dy along the shortest step: the
-    threshold's near edge is no bargain. Numbers that are held cost one more gradient through the
-    decoding each, in every iteration.
+    target the one is kept with the smallest D + 2 |price (target - y)|, the price being dD/dy along
+    the shortest step: the threshold's near edge is no bargain. Numbers that are held cost one more
+    gradient through the decoding each, in every iteration.
 
     A further answer moves orthogonally to the changes of z of the answers before.
     """

@@ -128,6 +128,8 @@ def outside(basis: Float[Array, "n code"], vector: Vector) -> Vector:
 
     0 where less than a thousandth is left, which rounding would decide.
     """
+    if not len(basis):
+        return vector
     rest = vector - (basis @ vector) @ basis
     enough = jnp.linalg.norm(rest) > 1e-3 * jnp.linalg.norm(vector)
     return jnp.where(enough | ~jnp.isfinite(vector).all(), rest, 0)
@@ -157,6 +159,8 @@ class LevelSetState:
         known: whether it has been seen.
         sloped: whether the last iteration saw it.
         progress: towards the target.
+        radius: of the step towards the target at most. Infinite until a step has failed; then what
+            that step was cut to, and twice as much after each one that has not.
     """
 
     z: Vector
@@ -168,13 +172,17 @@ class LevelSetState:
     known: Bool[Scalar, ""]
     sloped: Bool[Scalar, ""]
     progress: Progress
+    radius: Float[Scalar, ""]
 
 
 def start(z: Vector) -> LevelSetState:
     """Return the state of a search that begins at z."""
     nothing, infinite = jnp.zeros_like(z), jnp.full((), jnp.inf, z.dtype)
     no = jnp.zeros((), bool)
-    return LevelSetState(z, infinite, infinite, nothing, z, nothing, no, no, Progress.start())
+    progress = Progress.start()
+    return LevelSetState(
+        z, infinite, infinite, nothing, z, nothing, no, no, progress, radius=infinite
+    )
 
 
 def move(
@@ -194,7 +202,8 @@ def move(
 
     A point past the target, or far worse than the one before, is taken back part of the way: to
     the secant's zero, or by three quarters where the prediction went the wrong way. What is near
-    the start is still an image; far away the gradient can mislead.
+    the start is still an image; far away the gradient can mislead. After that the steps stay as
+    short, and double with every one that does not fail (a trust region).
 
     Args:
         state: of the search.
@@ -235,6 +244,7 @@ def move(
     most = jnp.where(
         first, _FIRST_STEP * jnp.linalg.norm(z_0), _NEXT_STEP * jnp.linalg.norm(z - z_0)
     )
+    most = jnp.minimum(most, state.radius)
     back, left = jnp.zeros_like(z), miss
     if held is not None:
         back = _bounded(held.back, most)
@@ -257,10 +267,12 @@ def move(
         known=state.known | sloped,
         sloped=sloped,
         progress=progress,
+        radius=2 * state.radius,
     )
+    cut = share * jnp.linalg.norm(step)
     kept = jax.tree.map(
         lambda old, new: jnp.where(worse, old, new),
-        state.replace(sloped=sloped, progress=progress),
+        state.replace(sloped=sloped, progress=progress, radius=cut),
         accepted,
     )
     return jnp.where(worse, state.z + share * step, onward), kept, price

@@ -19,18 +19,23 @@ MEAN_BGR = np.float32((91.4953, 103.8827, 131.0912))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions around a shortcut; the first one has the stride."""
+    """1x1, 3x3, 1x1 convolutions around a shortcut.
+
+    The first one has the stride, or the second one unless `caffe`.
+    """
 
     features: int
     stride: int = 1
     dtype: Any = None
+    caffe: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ 4*{self.features}"]:
         """Map [B, H, W, C] to [B, H/stride, W/stride, 4 features]."""
-        h = conv(self.features, 1, self.stride, 0, self.dtype, "conv1")(x)
+        first, second = (self.stride, 1) if self.caffe else (1, self.stride)
+        h = conv(self.features, 1, first, 0, self.dtype, "conv1")(x)
         h = nn.relu(batch_norm(False, self.dtype, "bn1")(h))
-        h = conv(self.features, 3, 1, 1, self.dtype, "conv2")(h)
+        h = conv(self.features, 3, second, 1, self.dtype, "conv2")(h)
         h = nn.relu(batch_norm(False, self.dtype, "bn2")(h))
         h = conv(4 * self.features, 1, 1, 0, self.dtype, "conv3")(h)
         h = batch_norm(False, self.dtype, "bn3")(h)

@@ -40,6 +40,24 @@ def resize_bicubic(
     return _resize(x, _cubic_weights(x.shape[1], height), _cubic_weights(x.shape[2], width))
 
 
+def resize_tensorflow1(
+    x: Float[Array, "b _ _ c"], height: int, width: int
+) -> Float[Array, "b {height} {width} c"]:
+    """Resize as TensorFlow 1 did: linear between pixels whose corners, not centres, are aligned.
+
+    Row i of the result lies at i * rows / height of the image, without antialiasing.
+
+    Args:
+        x: images.
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        Images of x's type.
+    """
+    return _resize(x, _corner_weights(x.shape[1], height), _corner_weights(x.shape[2], width))
+
+
 def _resize(
     x: Float[Array, "b h w c"], rows: Float[np.ndarray, "u h"], columns: Float[np.ndarray, "v w"]
 ) -> Float[Array, "b u v c"]:
@@ -56,6 +74,16 @@ def _triangle_weights(size: int, target: int) -> np.ndarray:
     distance = np.abs(np.arange(size) + 0.5 - centre) / max(scale, 1.0)
     weights = np.maximum(0.0, 1.0 - distance)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _corner_weights(size: int, target: int) -> np.ndarray:
+    """Weights [target, size] of linear interpolation at i * size / target; the end repeats."""
+    position = np.arange(target) * (size / target)
+    low = np.floor(position).astype(int)
+    weights = np.zeros((target, size))
+    np.add.at(weights, (np.arange(target), low), 1 - (position - low))
+    np.add.at(weights, (np.arange(target), np.minimum(low + 1, size - 1)), position - low)
+    return weights
 
 
 def _cubic_weights(size: int, target: int, a: float = -0.75) -> np.ndarray:

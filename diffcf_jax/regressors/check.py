@@ -155,24 +155,33 @@ def _slopes(
 
 
 def _native(regressor: Regressor, images: np.ndarray, values: np.ndarray) -> Iterator[str]:
-    """Predictions beside those of onnxruntime."""
-    if not regressor.source.endswith(".onnx"):
+    """Predictions beside those of the library that the model is of."""
+    model, prepared = regressor.model, np.asarray(regressor.preprocess(jnp.asarray(images)))
+    if model.native is not None:
+        name, call = model.native
+        outputs = call(prepared)
+    elif not regressor.source.endswith(".onnx"):
         return
-    if importlib.util.find_spec("onnxruntime") is None:
+    elif importlib.util.find_spec("onnxruntime") is None:
         yield "onnxruntime  is not installed: predictions were not compared with it"
         return
+    else:
+        name, outputs = "onnxruntime", _onnxruntime(regressor, prepared)
+    native = np.asarray(regressor.output(jnp.asarray(outputs)), np.float64)
+    difference = float(np.max(np.abs(native - values)) / max(np.abs(native).max(), 1e-30))
+    yield f"{name:<13}predictions differ by {difference:.1e} of the largest"
+    if not difference <= _LARGEST_NATIVE:
+        yield Problem(f"Predictions are {100 * difference:.2g}% from those of {name}.")
+
+
+def _onnxruntime(regressor: Regressor, prepared: np.ndarray) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(regressor.source, providers=["CPUExecutionProvider"])
     image = read_model(regressor.source).graph.inputs[0]
     name = regressor.output.name or session.get_outputs()[0].name
-    prepared = np.asarray(regressor.preprocess(jnp.asarray(images)), image.dtype)
-    rows = [session.run([name], {image.name: row[None]})[0] for row in prepared]
-    native = np.asarray(regressor.output(jnp.asarray(np.concatenate(rows))), np.float64)
-    difference = float(np.max(np.abs(native - values)) / max(np.abs(native).max(), 1e-30))
-    yield f"onnxruntime  predictions differ by {difference:.1e} of the largest"
-    if not difference <= _LARGEST_NATIVE:
-        yield Problem(f"Predictions are {100 * difference:.2g}% from onnxruntime's.")
+    prepared = prepared.astype(image.dtype)
+    return np.concatenate([session.run([name], {image.name: x[None]})[0] for x in prepared])
 
 
 def _variants(

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffcf_jax.errors import UserError
 from diffcf_jax.regressors.regressor import Model
 
@@ -58,6 +60,7 @@ def load_keras_model(model: Any, source: str) -> Model:
         size=None if height is None or width is None else (height, width),
         channels=channels,
         probabilities=activation == "softmax",
+        native=("Keras", lambda x: np.asarray(model.predict(x, verbose=0))),
     )
 
 

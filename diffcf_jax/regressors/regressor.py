@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffcf_jax.checkpoint.network import fingerprint
 from diffcf_jax.errors import UserError
@@ -31,6 +32,8 @@ class Model:
         images: the model takes images [B, H, W, 3] in [0, 1] where nothing else is said.
         hints: "preprocess" and "output", as the file says them.
         digest: of what is not in `variables`.
+        native: the library that the model is of, and the model there: what it takes, as numpy, to
+            its outputs. None: unknown.
     """
 
     source: str
@@ -43,6 +46,7 @@ class Model:
     images: bool = False
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     digest: str = ""
+    native: tuple[str, Callable[[np.ndarray], np.ndarray]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, as jit wants it
@@ -98,7 +102,7 @@ class Regressor:
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return predictions [B] in the unit of the labels."""
-        return self.unit.denormalise(self.apply(self.variables, images))
+        return self.unit.denormalise(self.apply(self.variables, jnp.asarray(images)))
 
     def fingerprint(self) -> str:
         """Return a hash of the model, its pre-processing and its output."""
@@ -136,11 +140,15 @@ def assemble(model: Model, preprocess: Preprocess | None, output: Output, unit: 
     Raises:
         UserError: they do not fit each other.
     """
-    return Regressor(model, _completed(model, preprocess), _decided(model, output), unit)
+    return Regressor(model, completed(model, preprocess), _decided(model, output), unit)
 
 
-def _completed(model: Model, preprocess: Preprocess | None) -> Preprocess:
-    """The pre-processing with what only the model knows."""
+def completed(model: Model, preprocess: Preprocess | None) -> Preprocess:
+    """Return the pre-processing with what only the model knows.
+
+    Raises:
+        UserError: there is none, or they do not fit each other.
+    """
     if preprocess is None and not model.images:
         raise UserError(
             f"{model.source} does not say how images are prepared for it: give preprocess, such as "

@@ -41,7 +41,8 @@ def load_module(module: Any, source: str, preprocess: Preprocess | None = None) 
     if size:
         try:
             exported = _export(module, preprocess, size)
-            return dataclasses.replace(exported, source=source, digest=digest)
+            native = ("PyTorch", lambda x: _predict(module, x))
+            return dataclasses.replace(exported, source=source, digest=digest, native=native)
         except Exception as error:  # the exporter raises many kinds
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             logging.warning(
@@ -102,6 +103,15 @@ def _export(module: Any, preprocess: Preprocess, size: tuple[int, int]) -> Model
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
         return load_onnx(path)
+
+
+def _predict(module: Any, x: np.ndarray) -> np.ndarray:
+    """What PyTorch itself computes, on the host."""
+    import torch
+
+    device = next(module.parameters(), torch.zeros(())).device
+    with torch.no_grad():
+        return _tensor(module(torch.tensor(x, device=device))).float().cpu().numpy()
 
 
 def _tensor(result: Any) -> Any:

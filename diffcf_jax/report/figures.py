@@ -69,17 +69,19 @@ def overview_svg(
     after = [(x, r["y_final"], r) for x, r in placed if r["y_final"] is not None]
     if not after:
         return ""
-    values = [value for x, y, _ in before + after for value in (x, y)]
-    values += [] if level is None else [level]
-    pad = 0.04 * max(max(values) - min(values), 1e-3)
-    low, high = min(values) - pad, max(values) + pad
+    band = threshold or 0.0
+    if level is None:
+        low, high = bottom_y, top_y = _padded(v for x, y, _ in before + after for v in (x, y))
+    else:
+        low, high = _padded(x for x, *_ in after)
+        bottom_y, top_y = _padded([level - band, level + band, *(y for _, y, _ in after)])
     left, right, top, bottom = 46.0, 472.0, 10.0, 278.0
 
     def px(value: float) -> float:
         return left + (right - left) * (value - low) / (high - low)
 
     def py(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
+        return bottom - (bottom - top) * (value - bottom_y) / (top_y - bottom_y)
 
     def points(found: Sequence[tuple[float, float, Mapping[str, Any]]]) -> list[dict[str, Any]]:
         return [
@@ -91,20 +93,25 @@ def overview_svg(
             for x, y, r in found
         ]
 
-    band = threshold or 0.0
     ideal = (low, high) if level is None else (level, level)
     corners = [(low, ideal[0] - band), (high, ideal[1] - band), (high, ideal[1] + band),
                (low, ideal[0] + band)]  # fmt: skip
-    marks = ticks(low, high)
     return macros(_FOLDER, "figures").overview(
         left, right, top, bottom,
-        x_ticks=[(px(tick), f"{tick:g}") for tick in marks],
-        y_ticks=[(py(tick), f"{tick:g}") for tick in marks],
+        x_ticks=[(px(tick), f"{tick:g}") for tick in ticks(low, high)],
+        y_ticks=[(py(tick), f"{tick:g}") for tick in ticks(bottom_y, top_y)],
         outline=_points((px(x), py(y)) for x, y in corners),
         diagonal=(px(low), py(ideal[0]), px(high), py(ideal[1])),
         before=[] if level is not None else points(before), after=points(after),
         unit=unit, one_target=level is not None,
     )  # fmt: skip
+
+
+def _padded(values: Iterable[float]) -> tuple[float, float]:
+    """The smallest and the largest value, with room beyond them."""
+    found = list(values)
+    pad = 0.04 * max(max(found) - min(found), 1e-3)
+    return min(found) - pad, max(found) + pad
 
 
 def _points(points: Iterable[tuple[float, float]]) -> str:

@@ -50,8 +50,11 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
         args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite
     )
     print(format_table(summary["metrics"], summary.get("control")))
+    missing: dict[str, list[str]] = {}
     for name, needs in summary["not_computed"].items():
-        print(f"{name} is not computed: it needs --weights with {needs}")
+        missing.setdefault(needs, []).append(name)
+    for needs, names in missing.items():
+        print(f"not computed: {', '.join(names)}; --weights needs {needs}")
     print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
     print(
         "the regressor's predictions for the saved images differ from results.jsonl by at most "

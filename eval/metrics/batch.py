@@ -43,6 +43,8 @@ class Batch:
 Measure = Callable[[Batch, np.ndarray], Mapping[str, np.ndarray]]
 # Images [B, H, W, 3] in [0, 1], B at most BATCH_SIZE, to [B, D]
 Features = Callable[[np.ndarray], np.ndarray]
+# Twice as many images to [B]
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def batches(folder: Path, rows: Sequence[Mapping[str, Any]], masks: bool) -> Iterator[Batch]:
@@ -78,12 +80,21 @@ def _read_rgb(path: Path) -> np.ndarray:
     return (image / 255).astype(np.float32)
 
 
-def padded(array: np.ndarray) -> np.ndarray:
-    """An array [B, ...] as [BATCH_SIZE, ...], with zeros, so that a program is compiled once."""
-    rest = np.zeros([BATCH_SIZE - len(array), *array.shape[1:]], array.dtype)
+def padded(array: np.ndarray, size: int = BATCH_SIZE) -> np.ndarray:
+    """An array [B, ...] as [size, ...], with zeros, so that a program is compiled once."""
+    rest = np.zeros([size - len(array), *array.shape[1:]], array.dtype)
     return np.concatenate([array, rest])
 
 
-def in_batches(call: Callable[[np.ndarray], jax.Array]) -> Features:
-    """A function of BATCH_SIZE images as one of at most as many."""
-    return lambda images: np.asarray(call(padded(images)))[: len(images)]
+def in_batches(call: Callable[..., jax.Array], size: int = BATCH_SIZE) -> Callable[..., np.ndarray]:
+    """A function of `size` images (or of several such arrays) as one of any number."""
+
+    def in_parts(*arrays: np.ndarray) -> np.ndarray:
+        count = len(arrays[0])
+        parts = (
+            call(*(padded(array[start : start + size], size) for array in arrays))
+            for start in range(0, count, size)
+        )
+        return np.concatenate([np.asarray(part) for part in parts])[:count]
+
+    return in_parts

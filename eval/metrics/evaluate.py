@@ -21,15 +21,14 @@ from diffcf_jax.results.log import image_path, read_results
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
 from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
 
-from .batch import Batch, Features, Measure, batches
-from .faces import attributes, correlation_difference, identity
-from .images import distances
+from .batch import Batch, Features, batches
+from .faces import correlation_difference
 from .metric import METRICS, definition
+from .originals import results_of_the_originals
+from .plan import Plan, make_plan
 from .published import published
-from .realism import realism
-from .regressor import Judge, load_judge, oracle, reactions, validity
-from .squares import squares
-from .weights import load_features
+from .realism import set_metrics
+from .regressor import load_judge
 
 SUITES = ("paper", "full")
 RESULTS_CSV = "metrics_of_results.csv"
@@ -44,6 +43,8 @@ def evaluate(
     suite: str = "paper",
 ) -> dict[str, Any]:
     """Measures a results folder; writes metrics.json, metrics.csv and metrics_of_results.csv.
+
+    And cf_results.json and results_summary.csv, for the scripts of the paper.
 
     Args:
         results: the folder.
@@ -133,65 +134,10 @@ def evaluate(
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
     write_file(folder / RESULTS_CSV, _results_csv(explained, values).encode())
+    theirs = results_of_the_originals(explained, values)
+    for name, text in zip(("cf_results.json", "results_summary.csv"), theirs, strict=True):
+        write_file(folder / name, text.encode())
     return summary
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is measured.
-
-    Attributes:
-        measures: groups of metrics of single results.
-        features: networks on whose features sets of images are compared, by name.
-        attributes: the attribute network, for `cd`; None leaves that out.
-        line: whether the predictions are compared with the targets as a line.
-        missing: metric -> what it needs.
-    """
-
-    measures: Sequence[Measure]
-    features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
-    attributes: Features | None = None
-    line: bool = False
-    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def make_plan(
-    predict: Judge,
-    oracles: Mapping[str, Judge],
-    threshold: float,
-    masks: bool,
-    weights: str | Path | None = None,
-    full: bool = False,
-) -> Plan:
-    """Decides what can be measured with the networks at hand.
-
-    Raises:
-        UserError: a network in `weights` is broken or of another kind.
-    """
-    networks = load_features(weights)
-    measures: list[Measure] = [squares] if masks else []
-    measures.append(validity(threshold))
-    measures += [oracle(name, judge, threshold) for name, judge in oracles.items()]
-    measures.append(distances)
-    if "identity" in networks:
-        measures.append(identity(networks["identity"]))
-    if "attributes" in networks:
-        measures.append(attributes(networks["attributes"], networks["attributes_originals"]))
-    missing = {
-        name: metric.needs
-        for name, metric in METRICS.items()
-        if metric.needs
-        and metric.network not in networks
-        and (full or not metric.full)
-        and not masks  # they are of faces
-    }
-    if not full:
-        return Plan(measures, missing=missing)
-    measures.append(reactions(predict, threshold))
-    sets = {name: networks[name] for name in ("identity",) if name in networks}
-    if predict.features is not None:
-        sets["regressor"] = predict.features
-    return Plan(measures, sets, networks.get("attributes"), True, missing)
 
 
 def measure(
@@ -224,12 +170,14 @@ def measure(
         for name, found in pairs.items()
     }
     y = np.concatenate(predictions)
-    sets = _line(y, targets) if plan.line else {}
+    measured = {name: np.concatenate(found) for name, found in values.items()}
+    sets = _line(y, targets) if plan.full else {}
     for name in plan.features:
-        sets |= {f"{key}_{name}": value for key, value in realism(*joined[name]).items()}
+        succeeded = measured["success_rate"] == 1
+        sets |= set_metrics(name, *joined[name], succeeded, plan.full)
     if plan.attributes is not None:
         sets["cd"] = correlation_difference(*joined["y"], *joined["a"])
-    return y, {name: np.concatenate(found) for name, found in values.items()}, sets
+    return y, measured, sets
 
 
 def format_table(

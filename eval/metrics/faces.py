@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .batch import Batch, Features, Measure
+from .perceptual import cosine_of
 
 _SAME_PERSON = 0.5
 
@@ -13,9 +14,7 @@ def identity(features: Features) -> Measure:
     """`fs`, the cosine of the identity features of x and x', and `fva`, whether it is above 0.5."""
 
     def measure(batch: Batch, _: np.ndarray) -> Mapping[str, np.ndarray]:
-        a, b = features(batch.inputs), features(batch.images)
-        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        cosine = (a * b).sum(1) / np.maximum(norms, 1e-8)
+        cosine = cosine_of(features, batch)
         return {"fs": cosine, "fva": (cosine > _SAME_PERSON).astype(np.float32)}
 
     return measure

@@ -4,6 +4,11 @@ import dataclasses
 
 _IDENTITY = "identity: VGGFace2's resnet50_ft (--kind vggface2)"
 _ATTRIBUTES = "attributes: STEEX's oracle of CelebAMask-HQ (--kind mnac)"
+_INCEPTION = "inception: pt_inception-2015-12-05-6726825d.pth (--kind inception)"
+_SIMSIAM = "simsiam: SimSiam's checkpoint_0099.pth.tar (--kind simsiam)"
+_CLIP = "clip: the image encoder of CLIP ViT-L/14 at 336 pixels as an ONNX file"
+# Networks of faces, which other images do not need
+OF_FACES = ("identity", "attributes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Metric:
 
 
 PAPER = "Ha and Bender, 2025"
+_HEUSEL = "Heusel et al., 2017"
+_ZHANG = "Zhang et al., 2018"
 
 METRICS = {
     # squares
@@ -76,6 +83,22 @@ METRICS = {
     "changed_area": Metric("share of pixels that changed by 8/255 or more", "lower"),
     "psnr": Metric("-20 log10(l2) in dB", "higher"),
     "ssim": Metric("structural similarity of x and x'", "higher", "Wang et al., 2004"),
+    "lpips": Metric(
+        "learned perceptual distance of x and x' on AlexNet", "lower", _ZHANG,
+        needs="lpips: torchvision's AlexNet and LPIPS's alex.pth (--kind lpips)",
+    ),
+    "lpips_vgg": Metric(
+        "the same on VGG16", "lower", _ZHANG,
+        needs="lpips_vgg: torchvision's VGG16 and LPIPS's vgg.pth (--kind lpips)", full=True,
+    ),
+    "lpips_squeeze": Metric(
+        "the same on SqueezeNet 1.1", "lower", _ZHANG, full=True,
+        needs="lpips_squeeze: torchvision's SqueezeNet 1.1 and LPIPS's squeeze.pth (--kind lpips)",
+    ),
+    "s3": Metric(
+        "cosine of the SimSiam features of x and x'", "higher", "Jeanneret et al., 2023",
+        needs=_SIMSIAM, full=True,
+    ),
     "fs": Metric(
         "cosine of the identity features of x and x'", "higher", "Jeanneret et al., 2023",
         needs=_IDENTITY,
@@ -92,10 +115,31 @@ METRICS = {
         "sum over attributes a of |corr(change of y, change of a) - corr(y, a)|", "lower",
         "Jeanneret et al., 2022", needs=_ATTRIBUTES, full=True,
     ),
+    # sets
+    "fid": Metric(
+        "Fréchet distance of the sets of x and x' on Inception", "lower", _HEUSEL,
+        needs=_INCEPTION,
+    ),
+    "fid_success": Metric(
+        "the same without the x' that miss the target", "lower", "Jeanneret et al., 2023",
+        needs=_INCEPTION, full=True,
+    ),
+    "sfid": Metric(
+        "fid between halves without a common pair", "lower", "Jeanneret et al., 2023",
+        needs=_INCEPTION, full=True,
+    ),
+    "kid": Metric(
+        "unbiased squared MMD on Inception, cubic kernel", "lower", "Binkowski et al., 2018",
+        needs=_INCEPTION, full=True,
+    ),
+    "cmmd": Metric(
+        "1000 squared MMD on CLIP, Gaussian kernel of width 10", "lower",
+        "Jayasumana et al., 2024", needs=_CLIP, full=True,
+    ),
 }  # fmt: skip
-# Of each feature network NAME: fd_NAME and so on; Inception's has names of its own.
+# Of each feature network NAME: fd_NAME and so on; for fd, sfd and kd, Inception has names above.
 SETS = {
-    "fd": Metric("Fréchet distance of the sets of x and x'", "lower", "Heusel et al., 2017"),
+    "fd": Metric("Fréchet distance of the sets of x and x'", "lower", _HEUSEL),
     "sfd": Metric(
         "the same between halves without a common pair", "lower", "Jeanneret et al., 2023"
     ),

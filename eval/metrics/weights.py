@@ -1,6 +1,8 @@
 """The networks behind metrics, from the folder that --weights names."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -9,49 +11,108 @@ from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.errors import UserError
 from diffcf_jax.models.caffe_resnet import mnac_input, vggface2_input
+from diffcf_jax.models.inception import inception_input
+from diffcf_jax.models.simsiam import simsiam_input
 
-from .batch import Features, in_batches
+from .batch import Distance, Features, in_batches
+from .onnx import load_onnx_features
+
+Prepare = Callable[[jax.Array], jax.Array]
+
+# Folder -> the --kind that makes it, and how images are prepared for it
+_FEATURES: Mapping[str, tuple[str, Prepare]] = {
+    "inception": ("inception", inception_input),
+    "identity": ("vggface2", vggface2_input),
+    "simsiam": ("simsiam", simsiam_input),
+}
+_LPIPS = {"lpips": "alex", "lpips_vgg": "vgg", "lpips_squeeze": "squeeze"}
+_IMAGES = 16  # at a time, which bounds the memory
 
 
-def load_features(weights: str | Path | None) -> dict[str, Features]:
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """What a folder holds, by the names of its folders.
+
+    Attributes:
+        features: networks whose features are compared; "attributes" are scores in [0, 1] on images
+            that are normalised once, "attributes_originals" on images that are normalised twice.
+        distances: LPIPS on several classifiers.
+        own: names of those of the features that are the user's own ONNX files.
+    """
+
+    features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
+    distances: Mapping[str, Distance] = dataclasses.field(default_factory=dict)
+    own: Sequence[str] = ()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.features or name in self.distances
+
+
+def load_networks(weights: str | Path | None) -> Networks:
     """Loads the networks that the folder holds.
-
-    Returns:
-        "identity": VGGFace2's features; "attributes": scores in [0, 1] on images that are
-        normalised once, and "attributes_originals" on images that are normalised twice.
 
     Raises:
         UserError: there is no such folder; a network in it is broken or of another kind.
     """
     if weights is None:
-        return {}
+        return Networks()
     folder = Path(weights)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give --weights the one with the networks")
-    found: dict[str, Features] = {}
-    if (folder / "identity").is_dir():
-        network = _load(folder / "identity", logits=False)
-        found["identity"] = _features(network, vggface2_input)
-    if (folder / "attributes").is_dir():
-        network = _load(folder / "attributes", logits=True)
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    features = {
+        name: _features(_load(folder / name, kind), prepare)
+        for name, (kind, prepare) in _FEATURES.items()
+        if name in there
+    }
+    distances = {
+        name: _distance(_load(folder / name, "lpips", backbone))
+        for name, backbone in _LPIPS.items()
+        if name in there
+    }
+    if "attributes" in there:
+        network = _load(folder / "attributes", "mnac")
         for name, count in (("attributes", 1), ("attributes_originals", 2)):
-            found[name] = _features(network, lambda x, n=count: mnac_input(x, n), jax.nn.sigmoid)
-    return found
+            prepare = functools.partial(mnac_input, normalisations=count)
+            features[name] = _features(network, prepare, jax.nn.sigmoid)
+    own = {
+        name: found
+        for name in there
+        if name not in (*_FEATURES, *_LPIPS, "attributes")
+        and (found := load_onnx_features(folder / name, _IMAGES)) is not None
+    }
+    if "regressor" in own:
+        raise UserError(
+            f"{folder / 'regressor'} has the name of the explained regressor: rename the folder"
+        )
+    return Networks(features | own, distances, tuple(own))
 
 
-def _load(directory: Path, logits: bool) -> Network:
+def _load(directory: Path, kind: str, backbone: str | None = None) -> Network:
     network = load_network(directory)
-    has_logits = network.description["model"].get("outputs") is not None
-    if network.kind != "caffe_resnet" or has_logits != logits:
-        kind = "mnac" if logits else "vggface2"
-        raise UserError(f"{directory} holds another network: convert it with --kind {kind}")
+    model = network.description["model"]
+    found = network.kind
+    if found == "caffe_resnet":
+        found = "vggface2" if model.get("outputs") is None else "mnac"
+    if found != kind or (backbone and network.module.backbone != backbone):
+        of = f" of the classifier {backbone}" if backbone else ""
+        raise UserError(f"{directory} holds another network: convert it with --kind {kind}{of}")
     return network
 
 
-def _features(
-    network: Network,
-    prepare: Callable[[jax.Array], jax.Array],
-    squash: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> Features:
-    apply = jax.jit(lambda variables, x: squash(network.module.apply(variables, prepare(x))))
-    return in_batches(lambda x: apply(network.variables, x))
+def _features(network: Network, prepare: Prepare, squash: Prepare = lambda x: x) -> Features:
+    @jax.jit
+    def apply(variables: dict, x: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return squash(network.module.apply(variables, prepare(x)))
+
+    return in_batches(lambda x: apply(network.variables, x), _IMAGES)
+
+
+def _distance(network: Network) -> Distance:
+    @jax.jit
+    def apply(variables: dict, x: jax.Array, y: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return network.module.apply(variables, x, y)
+
+    return in_batches(lambda x, y: apply(network.variables, x, y), _IMAGES // 2)

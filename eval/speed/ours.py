@@ -18,7 +18,7 @@ from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.diffae_re import DiffAERE
 from diffcf_jax.counterfactual.events import Compiled, Finished, Job
-from diffcf_jax.counterfactual.methods import method_options
+from diffcf_jax.counterfactual.methods import bind_method, method_options
 from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.programs import compile_programs
 from diffcf_jax.counterfactual.types import Counterfactual, Query
@@ -48,7 +48,7 @@ def prepare(folder: Path) -> Commands:
     params = {"generator": generator.variables, "regressor": regressor.variables}
 
     def explain(options: Options, name: str) -> dict[str, Any]:
-        method = options.bind(generator, regressor.module.apply)
+        method = bind_method(options, generator, regressor.module.apply)
         jobs = [Job(i, images[i], float(targets[i])) for i in range(job["images"])]
         found, answer = _run(Engine(method, params, job["batch"], seed=0), jobs)
         made = np.stack([counterfactual.image for counterfactual in found])
@@ -68,7 +68,9 @@ def prepare(folder: Path) -> Commands:
         }
     options = _options(job["method"])
     # A batch that nothing stops, so that every iteration works.
-    endless = dataclasses.replace(options, threshold=0.0).bind(generator, regressor.module.apply)
+    endless = bind_method(
+        dataclasses.replace(options, threshold=0.0), generator, regressor.module.apply
+    )
     mesh, batch = _mesh(job["batch"]), job["batch"]
     placed = parallel.replicate(params, mesh)
     programs = compile_programs(endless, placed, images.shape[1:], batch, mesh)
@@ -117,7 +119,7 @@ def _generate(
     options: Options, generator: Network, regressor: Network, images: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
     """F_tau without noise (AC-RE), or the decoded code (Diff-AE-RE); and the predictions."""
-    method = options.bind(generator, regressor.module.apply)
+    method = bind_method(options, generator, regressor.module.apply)
     params = {"generator": generator.variables, "regressor": regressor.variables}
 
     def generate(image: jax.Array) -> jax.Array:

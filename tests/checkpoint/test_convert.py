@@ -16,6 +16,7 @@ from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.checkpoint.torch_keys import PREFIXES, leaves, torch_key, torch_shape
 from diffcf_jax.checkpoint.torch_reader import read_state_dict
 from diffcf_jax.errors import UserError
+from tests import seeded
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMATS = GOLDEN / "ckpt_formats"
@@ -83,6 +84,23 @@ def test_command_line(tmp_path, capsys, kind, file, network_kind, leaf, original
     np.testing.assert_array_equal(value, expected)
     # A network directory may be written again.
     assert main([str(FORMATS / file), "--kind", kind, "--out", str(out)]) == 0
+
+
+def test_an_original_of_two_files(tmp_path, capsys):
+    weights = seeded.state_dict(seeded.golden("lpips_alex")["shapes"])
+    layers = {key: weights.pop(key) for key in list(weights) if key.startswith("lin")}
+    save_file(weights, tmp_path / "alexnet.safetensors")
+    save_file(layers, tmp_path / "alex.safetensors")
+    alexnet, alex = str(tmp_path / "alexnet.safetensors"), str(tmp_path / "alex.safetensors")
+    options = ["--kind", "lpips", "--out", str(tmp_path / "lpips")]
+    assert main([alexnet, *options]) == 2 and "5 missing (lin0" in capsys.readouterr().err
+    assert main([alexnet, alexnet, *options]) == 2
+    assert "weights that an earlier file has too (features.0.bias)" in capsys.readouterr().err
+    assert main([alexnet, alex, *options]) == 0
+    network = load_network(tmp_path / "lpips")
+    assert network.description["model"] == {"backbone": "alex", "width": 8}
+    source = "alexnet.safetensors with alex.safetensors"
+    assert network.description["training"] == {"converted": "lpips", "source": source}
 
 
 def test_regressor_flags(tmp_path):

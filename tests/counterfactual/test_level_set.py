@@ -127,6 +127,23 @@ def test_a_step_past_a_bend_is_taken_back():
     np.testing.assert_allclose(values[-1], target, atol=1e-3)
 
 
+def test_steps_stay_short_after_one_that_failed():
+    yes, no, slope = jnp.ones((), bool), jnp.zeros((), bool), jnp.zeros(4)
+    state, z = level_set.start(Z_0), Z_0
+    sizes = []
+    # Far from the target, closer, then far off: that step is taken back to a tenth of it, and with
+    # hardly a gradient the next ones want to be as long as they may.
+    for miss, flatness in ((1.0, 1.0), (0.9, 1.0), (5.0, 1.0), (0.8, 1e-3), (0.7, 1e-3)):
+        onward, state, _ = level_set.move(
+            state, z, Z_0, jnp.float32(1 - miss), jnp.float32(miss), flatness * WEIGHTS, yes,
+            slope, no, no,
+        )  # fmt: skip
+        sizes.append(float(jnp.linalg.norm(onward - state.z)))
+        z = onward
+    cut = sizes[2]
+    np.testing.assert_allclose(sizes[3:], [cut, 2 * cut], rtol=1e-5)
+
+
 def test_progress_stalls_where_nothing_comes_closer():
     progress = level_set.Progress.start()
     for miss in (1.0, 0.5, 0.2):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,6 +37,18 @@ def test_labels_find_a_mistake_in_the_preprocessing(convnet):
     (problem,) = findings.problems
     assert "The labels fit better with channels=bgr (" in problem
     assert findings.lines[-1] == f"PROBLEM      {problem}"
+
+
+def test_predictions_are_compared_with_the_models_own_library(convnet):
+    regressor = load_regressor(convnet, "range=2", "column=1")
+    right = np.asarray(regressor.model.apply(regressor.variables, regressor.preprocess(IMAGES)))
+    for wrong, problems in ((0.0, []), (0.5, ["Predictions are "])):
+        native = ("Keras", lambda x, wrong=wrong: right + wrong * np.abs(right).max())
+        model = dataclasses.replace(regressor.model, native=native)
+        findings = check_regressor(dataclasses.replace(regressor, model=model), IMAGES)
+        assert any(line.startswith("Keras        predictions differ") for line in findings.lines)
+        assert [problem[:16] for problem in findings.problems] == problems
+        assert all(problem.endswith("% from those of Keras.") for problem in findings.problems)
 
 
 def problem(tmp_path, *nodes, constants=None):

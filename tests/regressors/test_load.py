@@ -63,6 +63,12 @@ def test_objects_of_jax_are_regressors():
     assert [leaf.shape for leaf in jax.tree.leaves(regressor.variables)] == [(192,)]
 
 
+def test_a_regressor_takes_numpy_images_of_double_precision():
+    regressor = load_regressor(lambda x: x.mean((1, 2, 3)), "size=4")
+    expected = regressor(IMAGES)
+    np.testing.assert_allclose(regressor(IMAGES.astype(np.float64)), expected, rtol=1e-6)
+
+
 def test_nnx_modules_are_regressors():
     class Small(nnx.Module):
         def __init__(self):

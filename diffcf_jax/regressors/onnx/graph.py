@@ -11,6 +11,7 @@ import numpy as np
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import short
 from diffcf_jax.regressors.onnx import (  # noqa: F401 - they enter their operators into the table
+    channels,
     ops_activation,
     ops_conv,
     ops_elementwise,
@@ -21,6 +22,7 @@ from diffcf_jax.regressors.onnx import (  # noqa: F401 - they enter their operat
     ops_shape,
 )
 from diffcf_jax.regressors.onnx.model import Function, Graph, Model, Node, Reference
+from diffcf_jax.regressors.onnx.simplify import share_concatenations
 from diffcf_jax.regressors.onnx.table import OPERATORS, Array, is_static, unsupported
 
 # Floats of more elements are variables; shorter ones (exponents, bounds, scales) may have to be
@@ -54,7 +56,7 @@ class Program:
         """Return the output for an image batch as the model takes it."""
         values = {**self.constants, **variables, self.input: x, "": None}
         _compute(self.nodes, values, self.functions)
-        return jnp.asarray(values[self.output])
+        return jnp.asarray(channels.channels_first(values[self.output]))
 
 
 def compile_graph(model: Model, output: str) -> Program:
@@ -92,7 +94,7 @@ def compile_graph(model: Model, output: str) -> Program:
     for node in nodes:
         if node.op == "Constant" and not node.domain and node.attributes.get("value") is not None:
             constants[node.outputs[0]] = node.attributes["value"]
-    nodes = tuple(node for node in nodes if node.outputs[0] not in constants)
+    nodes = share_concatenations(node for node in nodes if node.outputs[0] not in constants)
     return Program(
         nodes=nodes,
         constants={name: _small(x) for name, x in constants.items() if not _is_weight(x)},
@@ -153,7 +155,7 @@ def _compute(
         except UserError:
             raise
         except Exception as error:  # what does not fit together fails in many ways
-            shapes = [np.shape(values[name]) for name in node.inputs if name in values]
+            shapes = [getattr(values.get(name), "shape", ()) for name in node.inputs]
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(
                 f"{node} cannot be computed for inputs of shape {', '.join(map(str, shapes))} "
@@ -177,7 +179,7 @@ def _results(
         return _branch(node, inputs[0], values, functions)
     while inputs and inputs[-1] is None:  # left out at the end
         inputs = inputs[:-1]
-    return OPERATORS[node.op](node, *inputs)
+    return channels.apply(node, inputs)
 
 
 def _branch(

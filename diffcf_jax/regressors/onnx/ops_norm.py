@@ -5,20 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.regressors.onnx.channels import ChannelsLast, Value, channels_last
 from diffcf_jax.regressors.onnx.model import Node
 from diffcf_jax.regressors.onnx.table import Array, axis_of, operator
 
 
 @operator("BatchNormalization")
 def _batch_norm(
-    node: Node, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
-) -> Array:
+    node: Node, x: Value, scale: Array, bias: Array, mean: Array, variance: Array
+) -> ChannelsLast:
     """Return scale (x - mean) / sqrt(variance + epsilon) + bias, with stored statistics."""
     if node.get("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
         raise UserError(f"{node} is in training mode: call model.eval() before the export.")
     factor = scale * jax.lax.rsqrt(jnp.asarray(variance + np.float32(node.get("epsilon", 1e-5))))
-    shape = (1, -1, *(1,) * (x.ndim - 2))
-    return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(x.dtype)
+    x = channels_last(x)
+    return ChannelsLast((x * factor + (bias - mean * factor)).astype(x.dtype))
 
 
 @operator("InstanceNormalization")

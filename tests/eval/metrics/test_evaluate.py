@@ -21,7 +21,8 @@ from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from eval.metrics.batch import BATCH_SIZE, batches
 from eval.metrics.compare import compare, format_comparison
-from eval.metrics.evaluate import Plan, evaluate, format_table, measure
+from eval.metrics.evaluate import evaluate, format_table, measure
+from eval.metrics.plan import Plan
 from eval.metrics.regressor import load_judge, oracle, validity
 from eval.metrics.squares import square_metrics, squares
 from tests import tiny
@@ -36,7 +37,7 @@ def save_tiny(folder, seed, **description):
     return lambda images: np.asarray(apply(variables, np.asarray(images, np.float32)))
 
 
-def write_run(folder, pairs, config):
+def write_run(folder, pairs, config, answer=1):
     """Saves (record, counterfactual image) pairs as explain.py does."""
     with ResultWriter(folder, [record.name for record, _ in pairs]) as writer:
         for record, image in pairs:
@@ -44,7 +45,7 @@ def write_run(folder, pairs, config):
                 **{"image": image, "reconstruction": image, "success": True, "iterations": 7},
                 **{"y_initial": 0.0, "y_reconstruction": 0.0, "y_final": 0.5, "curve": [0.5]},
             )
-            writer.save(record, record.target, counterfactual, 1.0)
+            writer.save(record, record.target, counterfactual, 1.0, answer=answer)
     rows = read_results(folder)
     write_summary(folder, summarise(rows, config, 1.0, {}))
     return rows
@@ -210,6 +211,41 @@ def test_errors_are_in_the_unit_of_the_run(tmp_path):
     (line,) = (s for s in format_table(summary["metrics"]).splitlines() if "final_error" in s)
     assert line.endswith(" years")
     assert (tmp_path / "out" / "metrics.csv").read_text().count(",years\n") == 3
+
+
+def test_several_answers_have_a_diversity(tmp_path):
+    save_tiny(tmp_path / "regressor", 0)
+    config = {
+        "method": {"threshold": 0.05},
+        "regressor": {"checkpoint": str(tmp_path / "regressor")},
+    }
+    image = Squares("validation", limit=1).images[0]
+    record = Record(0, "a.png", image, target=0.4)
+    write_run(tmp_path / "out", [(record, image.astype(np.float32) / 255)], config)
+    write_run(tmp_path / "out", [(record, np.zeros(image.shape, "f4"))], config, answer=2)
+    summary = evaluate(tmp_path / "out")
+    assert summary["n"] == summary["metrics"]["iterations"]["n"] == 2
+    assert summary["metrics"]["diversity"]["n"] == 1
+    assert summary["metrics"]["diversity"]["mean"] == pytest.approx(image.mean() / 255)
+
+
+def test_networks_in_a_folder_add_their_metrics(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 2, 32, 32, 3), np.uint8)
+    pairs = [
+        (Record(i, f"{i}.png", x, target=0.5), y.astype(np.float32) / 255)
+        for i, (x, y) in enumerate(zip(*images, strict=True))
+    ]
+    write_run(tmp_path / "out", pairs, {"method": {"threshold": 0.05}})
+    tiny.save(tmp_path / "regressor", {**tiny.REGRESSOR, "image_size": 32})
+    for name, kind in (("inception", "inception"), ("lpips", "lpips"), ("lpips_vgg", "lpips")):
+        model = {"width": 4} | ({"backbone": "vgg"} if name == "lpips_vgg" else {})
+        tiny.save(tmp_path / "nets" / name, {"kind": kind, "model": model, "image_size": 299})
+    summary = evaluate(tmp_path / "out", tmp_path / "regressor", weights=tmp_path / "nets")
+    metrics = summary["metrics"]
+    assert metrics["fid"]["mean"] > 0 and metrics["fid"]["low"] is None
+    assert metrics["lpips"]["n"] == 2 and metrics["lpips"]["mean"] != 0
+    assert not {"sfid", "fid_inception", "lpips_vgg", "cmmd"} & set(metrics)  # of the full suite
+    assert set(summary["not_computed"]) == {"fs", "fva", "mnac", "mnac_originals"}
 
 
 def test_other_images_have_no_square_metrics(tmp_path):

@@ -1,15 +1,10 @@
-"""Metrics of faces on hand-made features, and on tiny networks of the two kinds."""
+"""Metrics of faces on hand-made features."""
 
 import numpy as np
 import pytest
 
-from diffcf_jax.errors import UserError
 from eval.metrics.batch import Batch
 from eval.metrics.faces import attributes, correlation_difference, identity
-from eval.metrics.weights import load_features
-from tests import tiny
-
-CAFFE = {"kind": "caffe_resnet", "model": {"width": 4, "blocks": [1]}, "image_size": 224}
 
 
 def batch(x, y):
@@ -37,24 +32,3 @@ def test_correlation_difference_compares_changes_with_the_data():
     assert correlation_difference(y, y + change, a, follows) == pytest.approx(0, abs=1e-9)
     against = np.stack([a[:, 0] - change, a[:, 1] - change, np.ones(200)], 1)
     assert correlation_difference(y, y + change, a, against) == pytest.approx(2)
-
-
-def test_networks_of_a_folder(tmp_path):
-    assert load_features(None) == {}
-    tiny.save(tmp_path / "identity", CAFFE)
-    tiny.save(tmp_path / "attributes", {**CAFFE, "model": {**CAFFE["model"], "outputs": 40}})
-    found = load_features(tmp_path)
-    image = np.full((1, 16, 16, 3), 0.7, np.float32)
-    assert found["identity"](image).shape == (1, 16)
-    scores, published = found["attributes"](image), found["attributes_originals"](image)
-    assert scores.shape == (1, 40) and scores.min() > 0 and scores.max() < 1
-    # 4 x - 3 of x is 2 z - 1 of z = 2 x - 1
-    assert published == pytest.approx(found["attributes"](2 * image - 1), abs=1e-6)
-
-
-def test_user_errors(tmp_path):
-    with pytest.raises(UserError, match="give --weights the one with the networks"):
-        load_features(tmp_path / "nowhere")
-    tiny.save(tmp_path / "attributes", CAFFE)
-    with pytest.raises(UserError, match="attributes holds another network: .* --kind mnac"):
-        load_features(tmp_path)

@@ -1,0 +1,84 @@
+"""What is measured, which depends on the suite and on the networks at hand."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .batch import Features, Measure
+from .faces import attributes, identity
+from .images import distances
+from .metric import METRICS, OF_FACES
+from .perceptual import lpips, s3
+from .realism import INCEPTION
+from .regressor import Judge, oracle, reactions, validity
+from .squares import squares
+from .weights import load_networks
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        measures: groups of metrics of single results.
+        features: networks on whose features sets of images are compared, by name.
+        attributes: the attribute network, for `cd`; None leaves that out.
+        full: whether there are all metrics of sets: more than Inception's `fid`, and the line of
+            the predictions over the targets.
+        missing: metric -> what it needs.
+    """
+
+    measures: Sequence[Measure]
+    features: Mapping[str, Features] = dataclasses.field(default_factory=dict)
+    attributes: Features | None = None
+    full: bool = False
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def make_plan(
+    predict: Judge,
+    oracles: Mapping[str, Judge],
+    threshold: float,
+    masks: bool,
+    weights: str | Path | None = None,
+    full: bool = False,
+) -> Plan:
+    """Decides what can be measured with the networks at hand.
+
+    Raises:
+        UserError: a network in `weights` is broken or of another kind.
+    """
+    networks = load_networks(weights)
+    measures: list[Measure] = [squares] if masks else []
+    measures.append(validity(threshold))
+    measures += [oracle(name, judge, threshold) for name, judge in oracles.items()]
+    measures.append(distances)
+    measures += [
+        lpips(name, distance)
+        for name, distance in networks.distances.items()
+        if full or not METRICS[name].full
+    ]
+    features = networks.features
+    if "identity" in features:
+        measures.append(identity(features["identity"]))
+    if "attributes" in features:
+        measures.append(attributes(features["attributes"], features["attributes_originals"]))
+    missing = {
+        name: metric.needs
+        for name, metric in METRICS.items()
+        if metric.needs
+        and metric.network not in networks
+        and (full or not metric.full)
+        and not (masks and metric.network in OF_FACES)
+    }
+    if not full:
+        sets = {name: features[name] for name in (INCEPTION,) if name in features}
+        return Plan(measures, sets, missing=missing)
+    measures.append(reactions(predict, threshold))
+    if "simsiam" in features:
+        measures.append(s3(features["simsiam"]))
+    compared = (INCEPTION, "identity", *networks.own)
+    sets = {name: features[name] for name in compared if name in features}
+    if predict.features is not None:
+        sets["regressor"] = predict.features
+    return Plan(measures, sets, features.get("attributes"), True, missing)
