@@ -222,6 +222,7 @@ class Explanation:
         return [
             {
                 "index": i, "id": i, "name": name, "target": plain(self.target[i]),
+                "answer": int(self.answer[i]),
                 "success": bool(self.success[i]), "reason": self.reason[i],
                 **{key: float(getattr(self, key)[i]) for key in predictions},
             }

@@ -169,7 +169,7 @@ def test_saved_and_loaded(explanation, images, tmp_path):
     dataclasses.replace(loaded, config=years).save(tmp_path / "years")
     again = Explanation.load(tmp_path / "years")
     assert again.config["regressor"]["unit"] == "years"
-    assert "Target (years)" in again.report(tmp_path / "report").read_text()
+    assert '"unit":"years"' in again.report(tmp_path / "report").read_text()
 
 
 @pytest.mark.parametrize("make", methods.METHODS.values(), ids=methods.METHODS)

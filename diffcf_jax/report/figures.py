@@ -1,4 +1,4 @@
-"""Figures of the report: heatmaps as pixels, curves and the overview as inline SVG.
+"""Figures of the report: heatmaps as pixels, the overview as inline SVG.
 
 The SVG elements carry classes and no colours: the style sheet of the report colours them for a
 light and a dark page.
@@ -35,97 +35,83 @@ def heatmap(image: np.ndarray, counterfactual: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.stack([red, 1 - np.abs(d), blue], axis=-1)).astype(np.uint8)
 
 
-def curve_svg(
-    curve: Sequence[float | None], target: float | str, threshold: float | None = None
-) -> str:
-    """Optimisation curve: the prediction at each iteration on its way to the target.
-
-    Args:
-        curve: predictions; None where one was not finite.
-        target: a number is drawn as a dashed line, a range as a band whose nearer end is dashed;
-            min and max are not drawn.
-        threshold: half height of the band around a number that counts as success.
-
-    Returns:
-        An <svg> element; empty text when no prediction is known.
-    """
-    width, height, margin = 150.0, 50.0, 4.0
-    known = [(i, y) for i, y in enumerate(curve) if y is not None]
-    if not known:
-        return ""
-    bounds, level = ends(target), nearest(known[0][1], target)
-    if bounds and bounds[0] == bounds[1]:
-        bounds = target - (threshold or 0.0), target + (threshold or 0.0)
-    values = [y for _, y in known] + list(bounds or ())
-    low, high = min(values), max(values)
-    span = max(high - low, 1e-3)
-    last = max(len(curve) - 1, 1)
-
-    def px(i: float) -> float:
-        return margin + (width - 2 * margin) * i / last
-
-    def py(y: float) -> float:
-        return height - margin - (height - 2 * margin) * (y - low) / span
-
-    band = bounds and (py(bounds[1]), max(py(bounds[0]) - py(bounds[1]), 0))
-    end, (_, first) = known[-1], known[0]
-    return macros(_FOLDER, "figures").curve(
-        width, height, first, end[1], len(curve),
-        target if isinstance(target, str) else f"{target:.3f}",
-        band=band, level=level if level is None else py(level),
-        points=_points((px(i), py(y)) for i, y in known), end=(px(end[0]), py(end[1])),
-    )  # fmt: skip
-
-
 def overview_svg(
-    results: Sequence[Mapping[str, Any]], threshold: float | None = None, unit: str | None = None
+    results: Sequence[Mapping[str, Any]],
+    threshold: float | None = None,
+    unit: str | None = None,
+    numbers: Mapping[int, int] | None = None,
 ) -> str:
     """Prediction against target, before (hollow) and after (filled), one pair per result.
 
     The target of a range is that of its values which is nearest to the prediction after; min and
-    max are left out.
+    max are left out. Where all have the same target, the prediction after stands against that
+    before instead.
 
     Args:
-        results: lines of results.jsonl without errors.
-        threshold: half height of the band around the diagonal that counts as success.
+        results: lines of results.jsonl without errors; the first are drawn last, on top.
+        threshold: half height of the band around the target that counts as success.
         unit: of the values, named beside the axes.
+        numbers: id(result) -> what its points get as `data-case`.
 
     Returns:
         An <svg> element; empty text when there is nothing to draw.
     """
     placed = [
         (nearest(r["target"] if r["y_final"] is None else r["y_final"], r["target"]), r)
-        for r in results
+        for r in reversed(results)
         if ends(r["target"])
     ]
-    before = [(x, r["y_initial"]) for x, r in placed if r["y_initial"] is not None]
-    after = [(x, r["y_final"]) for x, r in placed if r["y_final"] is not None]
+    targets = {target for target, _ in placed}
+    level = targets.pop() if len(targets) == 1 and len(placed) > 1 else None
+    if level is not None:
+        placed = [(r["y_initial"], r) for _, r in placed if r["y_initial"] is not None]
+    before = [(x, r["y_initial"], r) for x, r in placed if r["y_initial"] is not None]
+    after = [(x, r["y_final"], r) for x, r in placed if r["y_final"] is not None]
     if not after:
         return ""
-    values = [value for point in before + after for value in point]
-    pad = 0.04 * max(max(values) - min(values), 1e-3)
-    low, high = min(values) - pad, max(values) + pad
+    band = threshold or 0.0
+    if level is None:
+        low, high = bottom_y, top_y = _padded(v for x, y, _ in before + after for v in (x, y))
+    else:
+        low, high = _padded(x for x, *_ in after)
+        bottom_y, top_y = _padded([level - band, level + band, *(y for _, y, _ in after)])
     left, right, top, bottom = 46.0, 472.0, 10.0, 278.0
 
     def px(value: float) -> float:
         return left + (right - left) * (value - low) / (high - low)
 
     def py(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
+        return bottom - (bottom - top) * (value - bottom_y) / (top_y - bottom_y)
 
-    band = threshold or 0.0
-    corners = [(low, low - band), (high, high - band), (high, high + band), (low, low + band)]
-    marks = ticks(low, high)
+    def points(found: Sequence[tuple[float, float, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        return [
+            {
+                **{"x": px(x), "y": py(y), "failed": not r.get("success", True)},
+                "case": (numbers or {}).get(id(r)),
+                "title": f"{r['name']}: {r['y_initial']} to {y}" if "name" in r else None,
+            }
+            for x, y, r in found
+        ]
+
+    ideal = (low, high) if level is None else (level, level)
+    corners = [(low, ideal[0] - band), (high, ideal[1] - band), (high, ideal[1] + band),
+               (low, ideal[0] + band)]  # fmt: skip
     return macros(_FOLDER, "figures").overview(
         left, right, top, bottom,
-        x_ticks=[(px(tick), f"{tick:g}") for tick in marks],
-        y_ticks=[(py(tick), f"{tick:g}") for tick in marks],
+        x_ticks=[(px(tick), f"{tick:g}") for tick in ticks(low, high)],
+        y_ticks=[(py(tick), f"{tick:g}") for tick in ticks(bottom_y, top_y)],
         outline=_points((px(x), py(y)) for x, y in corners),
-        diagonal=(px(low), py(low), px(high), py(high)),
-        before=[(px(x), py(y)) for x, y in before],
-        after=[(px(x), py(y)) for x, y in after],
-        unit=unit,
+        diagonal=(px(low), py(ideal[0]), px(high), py(ideal[1])),
+        before=[] if level is not None else points(before), after=points(after),
+        unit=unit, one_target=level is not None,
     )  # fmt: skip
+
+
+def _padded(values: Iterable[float]) -> tuple[float, float]:
+    """The smallest and the largest value, with room beyond them."""
+    found = list(values)
+    pad = 0.04 * max(max(found) - min(found), 1e-3)
+    return min(found) - pad, max(found) + pad
 
 
 def _points(points: Iterable[tuple[float, float]]) -> str:

@@ -1,199 +1,206 @@
 """report.html: the results of a run on one self-contained page.
 
-The page needs no network and no other file: images are data URIs, style and script are inline.
+The page needs no network and no other file: images are data URIs, style and script are inline. It
+also comes where files are missing or broken, and says so.
 """
 
-import base64
-import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from markupsafe import Markup
 
+from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
-from diffcf_jax.report.figures import curve_svg, overview_svg
+from diffcf_jax.report.cases import make_cases, worst_first
+from diffcf_jax.report.evaluation import read_metrics, read_values, table
+from diffcf_jax.report.figures import overview_svg
+from diffcf_jax.report.headline import answer, failures, notes, worst
+from diffcf_jax.report.numbers import digits_of, duration, with_unit
+from diffcf_jax.report.pictures import Change, average_maps
+from diffcf_jax.report.reproduction import again, config_file
 from diffcf_jax.report.template import render
 from diffcf_jax.results.answers import pairwise_distances, together
-from diffcf_jax.results.log import RESULTS, image_path, order_of, read_results
-from diffcf_jax.results.summary import Interval, miss, read_summary
+from diffcf_jax.results.log import RESULTS, Key, image_path, key_of, order_of, read_results
+from diffcf_jax.results.summary import read_summary, summarise
+from diffcf_jax.shipped import command
 from diffcf_jax.target import ends
+from diffcf_jax.workdir import read_config
+
+Row = Mapping[str, Any]  # as in results.jsonl
 
 _FOLDER = Path(__file__).parent
-
-# Images up to this size are embedded as they are and enlarged with sharp pixels; larger ones
-# are embedded as thumbnails of at most _THUMBNAIL pixels, to keep the page small.
-_SHARP_UP_TO = 96
-_THUMBNAIL = 192
-
+_SCRIPTS = ("core", "chart", "compare", "case", "cases", "verdicts", "start")
+_STYLES = ("report", "case", "cases")
 _METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE", "hybrid": "Hybrid"}
 
-_METRICS = {  # name in summary.json -> (label, what it is)
-    "success_rate": ("Success rate", "prediction for the saved image within {threshold} target"),
-    "final_error": ("Distance to the target", "|prediction after − target|"),
-    "initial_error": ("Distance before", "|prediction before − target|"),
-    "reconstruction_gap": (
-        "Reconstruction gap",
-        "|prediction for the reconstruction − prediction before|",
-    ),
-    "iterations": ("Iterations", "optimisation steps per image"),
-    "pixel_change": ("Pixel change", "mean |x′ − x| over all pixels, full range 1"),
-    "seconds": ("Seconds", "computing time per image"),
-}
 
-# Title, sort explanation and class of each column of the gallery.
-_COLUMNS = [
-    ("Image", "name", "name"),
-    ("Input", "prediction for the input", "picture"),
-    ("Reconstruction", "prediction for the reconstruction", "picture"),
-    ("Counterfactual", "prediction for the counterfactual", "picture"),
-    ("Heatmap", "mean pixel change", "picture"),
-    ("Target", "target", "number"),
-    ("Before", "prediction before", "number"),
-    ("After", "prediction after", "number"),
-    ("Distance", "distance of the prediction after to the target", "number"),
-    ("Success", "success", "success"),
-    ("Iterations", "iterations", "number"),
-    ("Curve", "seconds", "plot"),
-]
-_IN_UNIT = ("Target", "Before", "After", "Distance")
-
-
-def write_report(workdir: str | Path, limit: int = 1000) -> Path:
-    """Writes OUT/report.html from results.jsonl, summary.json and the saved images.
+def write_report(workdir: str | Path, limit: int = 3000) -> Path:
+    """Writes OUT/report.html from results.jsonl, summary.json, metrics.json and the saved images.
 
     The title is made of the method's name and the folder's; `config.method.threshold` is the
-    band of success in the figures, and `config.regressor.unit` the unit of all predictions.
+    band of success in the figures, and `config.regressor.unit` the unit of all predictions. What
+    is missing or broken, except for results.jsonl itself, is left out and named on the page.
 
     Args:
         workdir: OUT, the folder of an explain.py run.
-        limit: the gallery shows at most this many results, the first by id; the page says how
-            many are left out.
+        limit: the page shows at most this many results, failures first; it says how many are
+            left out.
 
     Raises:
-        UserError: a file is missing or broken, or the folder cannot be written.
+        UserError: there is no results.jsonl, or the folder cannot be written.
     """
     folder = Path(workdir)
-    rows = sorted(read_results(folder), key=order_of)
-    summary = read_summary(folder)
-    config = summary["config"]
-    results = [row for row in rows if "error" not in row]
-    groups = together(results[:limit])
-    summary |= {"n": len(results), "errors": len(rows) - len(results)}
-    name, threshold = str(config["method"].get("name")), config["method"]["threshold"]
+    faults: list[str] = []
+    rows = sorted(_read_rows(folder, faults), key=order_of)
+    results = sorted((row for row in rows if "error" not in row), key=worst_first)
+    summary = _read_summary(folder, rows, faults)
+    config, intervals = summary["config"], summary["metrics"]
+    name, threshold = str(config["method"].get("name", "")), config["method"]["threshold"]
     unit = (config.get("regressor") or {}).get("unit")
-    digits = _digits(
+    metrics = read_metrics(folder, faults)
+    digits = digits_of(
         value
         for row in results
         for value in (row["y_initial"], row["y_final"], *(ends(row["target"]) or ()))
     )
-    readings = list(dict.fromkeys(name for row in results for name in row.get("readings", {})))
+    shown = results[:limit]
+    values = read_values(folder, faults)
+    cases = make_cases(folder, shown, values)
+    numbers = {id(row): i for i, row in enumerate(shown)}
+    hashes = _hashes(folder, faults)
+    faults = list(dict.fromkeys(faults + cases.faults))
+    band = with_unit(f"±{threshold:g}", unit)
 
-    def with_unit(number: str, unit: str | None = unit) -> str:
-        return f"{number} {unit}" if unit else number
+    def number(value: float | str | None) -> str:
+        if value is None or isinstance(value, str):  # a target
+            return value or "–"
+        return f"{value:z.{digits}f}"
 
-    def number(value: float | str | None, digits: int = digits) -> str:
-        if isinstance(value, str):  # a target
-            return value
-        return "–" if value is None else f"{value:.{digits}f}"
+    def image(row: Row, key: str) -> dict[str, Any] | None:
+        place = cases.items[numbers[id(row)]]["pictures"].get(key)
+        return None if place is None else cases.images[place]
 
-    band = with_unit(f"{threshold:g}")
     page = render(
-        _FOLDER, "report", (_FOLDER / "report.js").read_text("utf-8"),
+        _FOLDER, "report", _SCRIPTS, _STYLES,
         title=f"{_METHODS.get(name, name)} · {folder.resolve().name}",
-        summary=summary,
-        success=_metric("success_rate", summary["metrics"]["success_rate"], "mean", digits, False),
-        duration=_duration(summary["wall_seconds"]),
-        metrics=[_metric_row(*item, band, digits) for item in summary["metrics"].items()],
-        overview=overview_svg(results, threshold, unit),
-        threshold=band,
-        columns=[
-            (with_unit(title, f"({unit})" if unit and title in _IN_UNIT else None), *rest)
-            for title, *rest in _COLUMNS
-        ]
-        + [(name, f"what {name} reads after", "number") for name in readings],
-        readings=readings,
-        shown=[
-            {
-                **row,
-                "distance": miss(row["y_final"], row["target"]),
-                "plot": curve_svg(row["curve"], row["target"], threshold),
-            }
-            for row in results[:limit]
-        ],
-        groups=[(group, _distances(folder, group)) for group in groups],
-        embed=lambda row, key: _embed(image_path(folder, row, key)),
+        answer=answer(results, intervals["success_rate"], _oracles(metrics), threshold, unit),
+        failures=failures(results, summary["reasons"], len(rows) - len(results)),
+        notes=notes(results, faults),
+        oracle_command=None if _oracles(metrics) else f"{command('evaluate')} --results {folder}",
+        duration=duration(summary["wall_seconds"]),
+        device=summary["versions"].get("device"),
+        overview=overview_svg(results, threshold, unit, numbers),
+        worst=worst(shown, _oracle_errors(shown, values), threshold),
+        place_of=lambda row: numbers[id(row)],
+        band=band, n=len(results), n_shown=len(shown), log=RESULTS, unit=unit,
+        maps=_maps(shown, cases.changes),
+        metrics=table(intervals, metrics, band, digits),
+        evaluated=metrics,
+        groups=[(group, _distances(folder, group)) for group in together(shown)],
+        image=image,
         number=number,
-        value=lambda value: "–" if value is None else with_unit(number(value)),
+        value=lambda value: "–" if value is None else with_unit(number(value), unit),
         errors=[row for row in rows if "error" in row],
-        config=strict_json(config, indent=2),
-        log=RESULTS,
+        versions=summary["versions"], seed=config.get("seed"),
+        hashes=hashes, again=again(config), config_file=config_file(config),
+        data=_as_script({
+            "cases": cases.items, "images": cases.images, "scale": cases.scale, "unit": unit,
+            "threshold": threshold, "digits": digits, "run": folder.resolve().name,
+            "digest": hashlib.sha256(strict_json(results).encode()).hexdigest()[:16],
+            **{
+                kind: list(dict.fromkeys(key for case in cases.items for key in case[kind]))
+                for kind in ("metrics", "readings", "groups")
+            },
+        }),
     )  # fmt: skip
     path = folder / "report.html"
     write_file(path, page.encode())
     return path
 
 
-def _distances(folder: Path, group: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, float]]:
-    """The numbers of each two answers, and the distance between their saved images."""
-    images = [read_image(image_path(folder, row, "cf")) for row in group]
+def _read_rows(folder: Path, faults: list[str]) -> list[dict[str, Any]]:
+    try:
+        return read_results(folder)
+    except UserError as error:
+        rows = read_results(folder, skip_broken=True)  # raises if there is no such file
+        faults.append(str(error))
+        return rows
+
+
+def _read_summary(folder: Path, rows: Sequence[Row], faults: list[str]) -> dict[str, Any]:
+    """summary.json; where there is none that can be read, what it would hold."""
+    try:
+        return read_summary(folder)
+    except UserError as error:
+        faults.append(str(error))
+    try:
+        config = read_config(folder) or {}
+    except UserError as error:
+        faults.append(str(error))
+        config = {}
+    method, regressor = config.get("method"), config.get("regressor")
+    method = dict(method) if isinstance(method, Mapping) else {}
+    if type(method.get("threshold")) not in (int, float):
+        faults.append("The threshold of success is not known: bands have no width.")
+        method["threshold"] = 0.0
+    regressor = regressor if isinstance(regressor, Mapping) else {}
+    unit = regressor.get("unit")
+    regressor = {**regressor, "unit": unit if isinstance(unit, str) else None}
+    return summarise(rows, {**config, "method": method, "regressor": regressor}, 0.0, {})
+
+
+def _hashes(folder: Path, faults: list[str]) -> Mapping[str, Any]:
+    """Digests of the networks, as config.json has them."""
+    try:
+        networks = (read_config(folder) or {}).get("networks")
+    except UserError as error:
+        faults.append(str(error))
+        return {}
+    return networks if isinstance(networks, Mapping) else {}
+
+
+def _oracles(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """In how many results each oracle sees a success, by its name."""
+    end = "_success_rate"
+    found = metrics["metrics"] if metrics else {}
+    return {name.removesuffix(end): x for name, x in found.items() if name.endswith(end)}
+
+
+def _oracle_errors(rows: Sequence[Row], values: Mapping[Key, Any]) -> dict[int, float]:
+    found = {id(row): values.get(key_of(row), {}).get("oracle_error") for row in rows}
+    return {row: error for row, error in found.items() if error is not None}
+
+
+def _maps(
+    rows: Sequence[Row], changes: Sequence[Change | None]
+) -> tuple[list[dict[str, Any]], float] | None:
+    known = [
+        (row["y_final"], change)
+        for row, change in zip(rows, changes, strict=True)
+        if change is not None and row["y_final"] is not None
+    ]
+    return average_maps(*zip(*known, strict=True)) if known else None
+
+
+def _distances(folder: Path, group: Sequence[Row]) -> list[tuple[int, int, float]]:
+    """The numbers of each two answers and the distance of their saved images, if all are there."""
+    try:
+        images = [read_image(image_path(folder, row, "cf")) for row in group]
+    except UserError:  # which the page says already
+        return []
+    if any(image.shape != images[0].shape for image in images):
+        return []
     return [
         (group[i]["answer"], group[j]["answer"], distance)
         for (i, j), distance in pairwise_distances(images).items()
     ]
 
 
-def _metric_row(
-    name: str, interval: Interval, band: str, digits: int
-) -> tuple[str, str, str, str, Any]:
-    """Label, explanation, mean, interval and number of values of a metric."""
-    label, what = _METRICS.get(name, (name, ""))
-    low, high = (_metric(name, interval, key, digits, key == "high") for key in ("low", "high"))
-    between = "" if low is None else f"{low} to {high}"
-    mean = _metric(name, interval, "mean", digits) or "–"
-    return label, what.format(threshold=f"±{band} of the"), mean, between, interval["n"]
-
-
-def _metric(
-    name: str, interval: Interval, key: str, digits: int, with_unit: bool = True
-) -> str | None:
-    value = interval[key]
-    if value is None:
-        return None
-    if name == "success_rate":
-        return f"{100 * value:.1f}%"
-    if "unit" in interval:
-        return f"{value:.{digits + 1}f}" + (f" {interval['unit']}" if with_unit else "")
-    return f"{value:.1f}" if name in ("iterations", "seconds") else f"{value:.4f}"
-
-
-def _embed(path: Path) -> dict[str, Any]:
-    """An image as a data URI: exact where it is small, otherwise a thumbnail."""
-    pixels = read_image(path)
-    height, width = pixels.shape[:2]
-    sharp = max(height, width) <= _SHARP_UP_TO
-    if sharp:
-        kind, data = "png", path.read_bytes()
-    else:
-        image, buffer = Image.fromarray(pixels), io.BytesIO()
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-        image.save(buffer, "WEBP", quality=85)
-        kind, data = "webp", buffer.getvalue()
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return {"sharp": sharp, "width": width, "height": height, "source": source}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-
-
-def _digits(values: Iterable[float | None]) -> int:
-    """Digits after the point that tell a thousandth of the largest value."""
-    largest = max((abs(value) for value in values if value is not None), default=1.0)
-    return min(max(3 - round(math.log10(largest or 1.0)), 0), 9)
+def _as_script(value: Mapping[str, Any]) -> Markup:
+    """JSON that no HTML parser takes for a tag or a comment."""
+    text = json.dumps(json.loads(strict_json(value)), separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))

@@ -3,6 +3,7 @@
 import base64
 import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,24 +14,33 @@ from markupsafe import Markup
 _REPORT = Path(__file__).parent
 
 
-def render(folder: Path, name: str, script: str = "", **values: Any) -> str:
+def render(
+    folder: Path,
+    name: str,
+    scripts: Sequence[str] = (),
+    styles: Sequence[str] | None = None,
+    **values: Any,
+) -> str:
     """A page from a template.
 
     Args:
         folder: of the template; those of the report can be imported from it.
-        name: of the template, without its suffix. The style sheet NAME.css lies beside it.
-        script: of the page.
+        name: of the template, without its suffix.
+        scripts: files beside it, without their suffix, which become one script.
+        styles: the same of its style sheets; None: the one that has its name.
         values: for the template, which also gets `style`, `script` and `policy`, a Content Security
             Policy that allows these two and embedded images only.
     """
-    style = Markup((folder / f"{name}.css").read_text("utf-8"))
-    scripts = f"'{_hash(script)}'" if script else "'none'"
+    script = "".join((folder / f"{part}.js").read_text("utf-8") for part in scripts)
+    parts = (name,) if styles is None else styles
+    style = "".join((folder / f"{part}.css").read_text("utf-8") for part in parts)
+    allowed = f"'{_hash(script)}'" if script else "'none'"
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src {scripts}; "
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src {allowed}; "
         "base-uri 'none'; form-action 'none'"
     )
     template = _environment(folder).get_template(f"{name}.html")
-    return template.render(style=style, script=Markup(script), policy=policy, **values)
+    return template.render(style=Markup(style), script=Markup(script), policy=policy, **values)
 
 
 def fragment(folder: Path, name: str, **values: Any) -> str:

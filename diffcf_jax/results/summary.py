@@ -148,6 +148,19 @@ def read_summary(workdir: str | Path) -> dict[str, Any]:
     return summary
 
 
+def is_interval(value: Any) -> bool:
+    """Whether a value of somebody's file is what `bootstrap_mean` returns, or a number alone."""
+    if not isinstance(value, dict) or not {"mean", "low", "high", "n"} <= value.keys():
+        return False
+    mean, *between = (value[key] for key in ("mean", "low", "high"))
+    known = mean is None or _is(mean, _NUMBER)
+    alone = between == [None, None]
+    both = mean is not None and all(_is(x, _NUMBER) for x in between)
+    return (
+        known and (alone or both) and _is(value["n"], _NUMBER) and _is(value.get("unit", ""), str)
+    )
+
+
 def _wrong_key(summary: Mapping[str, Any]) -> str | None:
     """The first key of a summary that is not what `summarise` writes there."""
     expected = {"n": _NUMBER, "errors": _NUMBER, "wall_seconds": _NUMBER, "metrics": dict}
@@ -156,12 +169,7 @@ def _wrong_key(summary: Mapping[str, Any]) -> str | None:
         if not _is(summary.get(key), kind):
             return key
     for name, interval in summary["metrics"].items():
-        known = isinstance(interval, dict) and {"mean", "low", "high", "n"} <= interval.keys()
-        numbers = [interval[key] for key in ("mean", "low", "high")] if known else []
-        null = numbers == [None] * 3
-        if not known or not (null or all(_is(x, _NUMBER) for x in numbers)):
-            return f"metrics.{name}"
-        if not _is(interval["n"], _NUMBER) or not _is(interval.get("unit", ""), str):
+        if not is_interval(interval):
             return f"metrics.{name}"
     if "success_rate" not in summary["metrics"]:
         return "metrics.success_rate"

@@ -3,9 +3,10 @@
     diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B]
     python -m eval.metrics --results OUT                              (the same in a clone)
 
-prints a table and writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv. What is
-measured is what the user gets: the networks see the images as they were saved, not as they were in
-memory. `eval/metrics/metric.py` lists all metrics with their definitions.
+prints a table, writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv, and renews
+OUT/report.html, which then shows them. What is measured is what the user gets: the networks see the
+images as they were saved, not as they were in memory. `eval/metrics/metric.py` lists all metrics
+with their definitions.
 
 The oracle is a second regressor, trained independently; each of several has metrics of its own,
 which begin with its name. Errors are in the label's unit, which the config of the run or the
@@ -23,6 +24,7 @@ import sys
 from absl import flags
 
 from diffcf_jax import cli, shipped
+from diffcf_jax.report.html import write_report
 
 from .evaluate import RESULTS_CSV, SUITES, evaluate, format_table
 
@@ -58,12 +60,14 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
         "the regressor's predictions for the saved images differ from results.jsonl by at most "
         f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
     )
-    print(f"written: {args.results / 'metrics.json'}, metrics.csv and {RESULTS_CSV}")
+    report = write_report(args.results)
+    print(f"written: {args.results / 'metrics.json'}, metrics.csv, {RESULTS_CSV} and {report.name}")
 
 
 main = cli.Command(
     program=functools.partial(shipped.command, "evaluate"),
-    about="Measures the saved images of a run; writes metrics.json and metrics.csv beside them.",
+    about="Measures the saved images of a run; writes metrics.json and metrics.csv beside them, "
+    "and renews the report.",
     run=_evaluate,
     define=_define,
     required=("results",),

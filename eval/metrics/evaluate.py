@@ -23,9 +23,10 @@ from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
 
 from .batch import Batch, Features, batches
 from .faces import correlation_difference
-from .metric import METRICS
+from .metric import METRICS, definition
 from .originals import results_of_the_originals
 from .plan import Plan, make_plan
+from .published import published
 from .realism import set_metrics
 from .regressor import load_judge
 
@@ -59,8 +60,10 @@ def evaluate(
     Returns:
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
         (the same of a plain attack on the pixels with as many gradients; "full" only), `n`,
-        `errors`, `unit`, `threshold`, the checkpoints, `not_computed` (name -> what it needs),
-        and `largest_change_of_prediction`: max |regressor(x') - y_final in results.jsonl|.
+        `errors`, `unit`, `threshold`, the checkpoints, `definitions` (name -> what it is),
+        `published` (name -> the paper's value in our unit, for its data and methods),
+        `not_computed` (name -> what it needs), and `largest_change_of_prediction`:
+        max |regressor(x') - y_final in results.jsonl|.
 
     Raises:
         UserError: a file is missing or broken, or the folder holds no result.
@@ -122,6 +125,12 @@ def evaluate(
             for batch in batches(folder, explained, masks)
         )
         summary["control"] = figures(*measure(attacked, predict, plan)[1:])
+    summary["definitions"] = {
+        name: {"about": metric.about, "better": metric.better, "reference": metric.reference}
+        for name in summary["metrics"]
+        if (metric := definition(name))
+    }
+    summary["published"] = published(config)
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
     write_file(folder / RESULTS_CSV, _results_csv(explained, values).encode())

@@ -149,3 +149,14 @@ SETS = {
     "density": Metric("of x' in the neighbourhoods of x", "higher", "Naeem et al., 2020"),
     "coverage": Metric("of the neighbourhoods of x by x'", "higher", "Naeem et al., 2020"),
 }
+
+
+def definition(name: str) -> Metric | None:
+    """Return what a metric of metrics.json is: one of the tables, of an oracle or a network."""
+    if name in METRICS:
+        return METRICS[name]
+    of_oracle = (key for key in METRICS if key.startswith("oracle_"))
+    for key in of_oracle:
+        if name.endswith(key.removeprefix("oracle")):
+            return METRICS[key]
+    return SETS.get(name.split("_")[0])

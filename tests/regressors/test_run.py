@@ -60,7 +60,7 @@ def test_a_run_and_its_evaluation_read_the_same(config, tmp_path):
         readings = [row["readings"][name] for row in rows]
         np.testing.assert_allclose([pair["after"] for pair in readings], y, rtol=1e-4)
         assert all(pair["before"] != pair["after"] for pair in readings)
-        assert f'data-label="{name}" data-v="{readings[0]["after"]}"' in page
+        assert f'"{name}":{{"before":{readings[0]["before"]}' in page
     for name in ("first", "other"):
         error = np.abs(np.asarray(expected[name]) - 11).mean()
         assert summary["metrics"][f"{name}_error"]["mean"] == pytest.approx(error, rel=1e-4)

@@ -3,52 +3,109 @@ const violations = [];
 document.addEventListener("securitypolicyviolation", event => violations.push(event.blockedURI));
 const failures = [];
 addEventListener("error", event => failures.push(event.message));
+const complaints = [];
+for (const level of ["error", "warn"]) console[level] = text => complaints.push(String(text));
 
 function names() {
   return [...document.querySelectorAll(".gallery .open")].map(button => button.textContent);
+}
+
+function heading(label) {
+  return [...document.querySelectorAll(".gallery th")].find(th => th.textContent === label);
 }
 
 function press(key) {
   viewer.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
 }
 
-addEventListener("load", () => {
-  const found = {sorted: {}};
-  for (const [column, label] of [[0, "name"], [2, "unknown"], [7, "after"], [9, "success"]]) {
-    const heading = document.querySelectorAll(".gallery th")[column];
+function set(id, value) {
+  byId(id).value = value;
+  byId(id).dispatchEvent(new Event("input", {bubbles: true}));
+}
+
+function sortBothWays(found) {
+  found.first = names();
+  for (const label of ["Image", "Reconstruction", "After", "Success", "Oracle"]) {
     found.sorted[label] = [];
     for (let i = 0; i < 2; i++) {
-      heading.firstElementChild.click();
-      found.sorted[label].push([heading.getAttribute("aria-sort"), names()]);
+      heading(label).firstElementChild.click();
+      found.sorted[label].push([heading(label).getAttribute("aria-sort"), names()]);
     }
   }
   found.marked = document.querySelectorAll("[aria-sort]").length;
-  found.status = document.getElementById("status").textContent;
+  found.status = byId("status").textContent;
+}
 
-  document.querySelectorAll(".gallery th button")[7].click();
-  document.querySelector(".gallery img").click();
-  const title = document.getElementById("viewer-title");
+function filter(found) {
+  for (const [id, value] of [["search", "HARD"], ["search", "2 on"], ["success", "yes"], ["target", "0.7"]]) {
+    set(id, value);
+    found.filtered[value] = names();
+    set(id, "");
+  }
+  const select = document.querySelector("#groups select");
+  select.value = "north";
+  select.dispatchEvent(new Event("input", {bubbles: true}));
+  found.filtered.north = names();
+  found.told = byId("status").textContent;
+  select.value = "";
+  select.dispatchEvent(new Event("input", {bubbles: true}));
+}
+
+function open(found) {
+  heading("After").firstElementChild.click();
+  const opener = document.querySelector(".gallery .open");
+  opener.focus();
+  opener.click();
+  const title = byId("viewer-title");
   found.viewer = {
     open: viewer.open,
     titles: [title.textContent],
-    pictures: viewer.querySelectorAll(".pictures img").length,
-    captions: [...viewer.querySelectorAll("figcaption")].map(caption => caption.textContent),
-    terms: [...viewer.querySelectorAll("dt")].map(term => term.textContent),
+    told: byId("told").textContent,
+    terms: [...viewer.querySelectorAll(".facts > dl dt")].map(term => term.textContent),
     curves: viewer.querySelectorAll(".plot svg").length,
+    strip: [...viewer.querySelectorAll(".strip g")].map(part => part.lastElementChild.textContent),
+    heat: viewer.querySelectorAll(".heat img").length,
   };
+  const over = document.querySelector(".compare .over");
+  found.split = ["0", "30", "100"].map(value => {
+    slider.value = value;
+    slider.dispatchEvent(new Event("input"));
+    return getComputedStyle(over).clipPath;
+  });
+  document.querySelector("#against [value=reconstruction]").click();
+  found.viewer.left = byId("left").textContent;
+  viewer.querySelector("[data-verdict=spurious]").click();
   for (const key of ["ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"]) {
     press(key);
     found.viewer.titles.push(title.textContent);
   }
+  viewer.querySelector("[data-verdict=unclear]").click();
+  viewer.querySelector("[data-verdict=unclear]").click();  // taken back
+  found.hash = location.hash;
   viewer.querySelector("[data-close]").click();
   found.viewer.closed = !viewer.open;
-  found.width = [document.documentElement.scrollWidth, innerWidth];
-  found.images = [...document.images].every(image => image.naturalWidth > 0);
+}
 
+addEventListener("load", () => {
+  const found = {linked: byId("viewer-title").textContent, sorted: {}, filtered: {}};
+  viewer.close();
+  byId("columns").querySelectorAll("input").forEach(box => box.checked || box.click());
+  found.columns = document.querySelectorAll(".gallery th").length;
+  sortBothWays(found);
+  filter(found);
+  open(found);
+  found.exported = JSON.parse(exported());
+  found.kept = localStorage.getItem(KEY);
+  document.querySelector("circle[data-case]").dispatchEvent(new Event("click", {bubbles: true}));
+  found.fromPoint = viewer.open;
+  viewer.close();
+  found.width = [document.documentElement.scrollWidth, innerWidth];
   setTimeout(() => {
-    found.focus = document.activeElement.textContent;
+    // Those that a reader has not come near are not loaded.
+    const loaded = [...document.images].filter(image => image.src && image.complete);
+    found.images = loaded.length > 0 && loaded.every(image => image.naturalWidth > 0);
     found.violations = [...violations];
-    found.failures = failures;
+    Object.assign(found, {failures, complaints});
     // Whatever is not of the page must be refused.
     const image = document.createElement("img");
     image.src = "http://127.0.0.1:9/x.png";
@@ -61,5 +118,5 @@ addEventListener("load", () => {
       found.ran = "ran" in document.documentElement.dataset;
       document.title = JSON.stringify(found);
     }, 100);
-  }, 100);
+  }, 300);
 });

@@ -1,10 +1,10 @@
-"""Heatmaps, curves and the overview."""
+"""Heatmaps and the overview."""
 
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from diffcf_jax.report.figures import curve_svg, heatmap, overview_svg, ticks
+from diffcf_jax.report.figures import heatmap, overview_svg, ticks
 
 
 def test_heatmap_colours():
@@ -16,19 +16,6 @@ def test_heatmap_colours():
     assert colours == [red, blue, white, [255, 204, 204], white]
 
 
-def test_curve_draws_what_is_known():
-    svg = ElementTree.fromstring(curve_svg([0.0, None, 0.5, 1.0], target=1.0, threshold=0.05))
-    points = [p.split(",") for p in svg.find("polyline").get("points").split()]
-    x, y = np.array(points, float).T
-    assert len(x) == 3 and np.allclose(np.diff(x), [2 * 142 / 3, 142 / 3], atol=0.1)
-    assert np.all(np.diff(y) < 0)  # upwards
-    band = svg.find("rect")
-    top, height = float(band.get("y")), float(band.get("height"))
-    assert abs(y[-1] - (top + height / 2)) < 0.11  # ends in the middle of the band
-    assert curve_svg([], 1.0) == "" and curve_svg([None], 1.0) == ""
-    assert ElementTree.fromstring(curve_svg([0.5], 0.5)) is not None
-
-
 def test_overview_has_a_point_for_each_known_prediction():
     results = [
         {"target": 0.2, "y_initial": 0.7, "y_final": 0.21},
@@ -37,6 +24,11 @@ def test_overview_has_a_point_for_each_known_prediction():
     circles = ElementTree.fromstring(overview_svg(results, 0.05)).findall("circle")
     assert [c.get("class") for c in circles] == ["before", "after", "after"]
     assert overview_svg([], 0.05) == ""
+    # With one target, the prediction after stands against that before.
+    alike = [{"target": 0.5, "y_initial": y, "y_final": 0.5} for y in (0.1, 0.9)]
+    circles = ElementTree.fromstring(overview_svg(alike, 0.05)).findall("circle")
+    assert [c.get("class") for c in circles] == ["after", "after"]
+    assert circles[0].get("cx") != circles[1].get("cx")
     assert overview_svg([{"target": 0.5, "y_initial": 0.5, "y_final": 0.5}]) != ""
 
 

@@ -1,0 +1,126 @@
+"""The answer at the top of the report: one sentence, what failed, and what to mind."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffcf_jax.report.numbers import percent, with_unit
+from diffcf_jax.results.summary import Interval
+from diffcf_jax.target import ends
+
+Row = Mapping[str, Any]  # as in results.jsonl, without an error
+
+
+def answer(
+    rows: Sequence[Row],
+    success: Interval,
+    oracles: Mapping[str, Interval],
+    threshold: float,
+    unit: str | None = None,
+) -> str:
+    """How many reach their target, and how many of them other regressors confirm.
+
+    Args:
+        rows: all results.
+        success: `bootstrap_mean` of their success.
+        oracles: the same as each oracle sees it, by its name.
+        threshold: of success.
+        unit: of all predictions.
+    """
+    if not rows:
+        return "Nothing was explained."
+    what, images = _counted(rows), len({row["name"] for row in rows})
+    if success["mean"] is None:
+        return f"{what}: the prediction goes as far as it can, to no target that could be reached."
+    targets = {row["target"] for row in rows if ends(row["target"])}
+    within = f"within {with_unit(f'{threshold:g}', None if len(targets) == 1 else unit)}"
+    if len(targets) > 1:
+        goal = f"their target {within}"
+    elif isinstance(target := targets.pop(), str):
+        goal = with_unit(target, unit)
+    else:
+        goal = f"{with_unit(f'{target:g}', unit)} {within}"
+    share = "None" if success["mean"] == 0 else percent(success["mean"])
+    verb = "reach" if len(rows) > 1 else "reaches"
+    text = f"{share} of {what} {verb} {goal}{_interval(success, images)}"
+    for name, interval in oracles.items():
+        if interval["mean"] is not None:
+            who = "the oracle" if name == "oracle" else name
+            text += f"; {who} follows in {percent(interval['mean'])}{_interval(interval, images)}"
+    return text + "."
+
+
+def failures(rows: Sequence[Row], reasons: Mapping[str, int], errors: int) -> str:
+    """How many do not, and why, the most frequent reason first."""
+    texts = []
+    if failed := sum(1 for row in rows if ends(row["target"]) and not row["success"]):
+        why = "; ".join(f"{n:,} × {reason.rstrip('.')}" for reason, n in reasons.items())
+        texts.append(f"{failed:,} {'does' if failed == 1 else 'do'} not: {why}.")
+    if errors:
+        texts.append(f"{errors:,} input{'' if errors == 1 else 's'} could not be explained.")
+    return " ".join(texts)
+
+
+def notes(rows: Sequence[Row], faults: Sequence[str]) -> list[str]:
+    """What a reader has to know before the numbers: damage, and runs that can show little."""
+    found = list(faults[:3])
+    if len(faults) > 3:
+        found.append(f"{len(faults) - 3:,} more files cannot be shown for the like reasons.")
+    known = [row["y_final"] for row in rows if row["y_final"] is not None]
+    if lost := len(rows) - len(known):
+        found.append(f"{lost:,} of {len(rows):,} predictions are not finite: check the regressor.")
+    before = [row["y_initial"] for row in rows]
+    if len(known) > 1 and len({*known, *before}) == 1:
+        found.append(f"All predictions are equal ({known[0]:g}): the regressor reacts to nothing.")
+    if len({row["name"] for row in rows}) == 1:
+        found.append("One image was explained: its numbers say nothing about others.")
+    return found
+
+
+def worst(
+    rows: Sequence[Row], oracle_errors: Mapping[int, float], threshold: float, most: int = 3
+) -> tuple[str, list[tuple[Row, str]]]:
+    """What to look at first, and why: the failures, or else where the oracle disagrees most.
+
+    Args:
+        rows: worst first.
+        oracle_errors: id(row) -> |oracle - target|, of those for which it is known.
+        threshold: of success.
+        most: rows.
+
+    Returns:
+        A title, and the rows with a reason.
+    """
+    failed = [row for row in rows[:most] if ends(row["target"]) and not row["success"]]
+    if failed:
+        title = "The worst failure" + ("" if len(failed) == 1 else "s")
+        return title, [(row, row["reason"] or "no reason given") for row in failed]
+    doubtful = [row for row in rows if oracle_errors.get(id(row), 0.0) > threshold]
+    doubtful = sorted(doubtful, key=lambda row: -oracle_errors[id(row)])[:most]
+    reasons = [f"The oracle is {oracle_errors[id(row)]:.3g} off the target." for row in doubtful]
+    title = "None missed; the oracle disagrees most here"
+    return title, list(zip(doubtful, reasons, strict=True))
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    images = len({row["name"] for row in rows})
+    of = f"{images:,} image{'' if images == 1 else 's'}"
+    if images == len(rows):
+        return of
+    return f"{len(rows):,} counterfactuals of {of}"
+
+
+def _interval(interval: Interval, images: int) -> str:
+    """The interval as text.
+
+    Where all k images agree, which a bootstrap takes for certainty, it is the exact binomial one,
+    0.025^(1/k) to 1.
+
+    Reference: Clopper and Pearson, The use of confidence or fiducial limits, Biometrika 26, 1934.
+    """
+    low, high = interval["low"], interval["high"]
+    if low is None:
+        return ""
+    if low == high and low in (0, 1):
+        bound = 0.025 ** (1 / images)
+        low, high = (bound, 1.0) if low else (0.0, 1 - bound)
+    return "" if low == high else f" (95% interval {percent(low)} to {percent(high)})"

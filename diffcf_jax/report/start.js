@@ -1,0 +1,2 @@
+startCases();
+follow();
