@@ -56,7 +56,7 @@ function show(index, push = true) {
   const goal = item.goal ? `target ${inUnit(item.target)}` : `as far as ${item.target} goes`;
   byId("told").textContent = `Predicted ${number(item.before)} before and ${inUnit(item.after)} after, `
     + `${goal}${item.success === null ? "" : `, ${outcome(item)}`}. ${item.words}`
-    + (item.reason ? ` ${item.reason}` : "");
+    + (item.reason ? ` Reason: ${item.reason}` : "");
   compare(item);
   const heat = document.querySelector(".heat");
   const under = picture(item.pictures.input, "", true);

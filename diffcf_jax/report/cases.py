@@ -139,6 +139,7 @@ def _item(
         "words": change.words() if change else _NO_CHANGE,
         "curve": [None if y is None else _short(y) for y in row["curve"]],
         "readings": row.get("readings", {}), "pictures": pictures,
+        "files": {key: row[key] for key, i in pictures.items() if i is not None},
     }  # fmt: skip
 
 

@@ -15,6 +15,10 @@ function compare(item) {
   const over = picture(before, `${key} of ${item.id}`, true);
   over.classList.add("over");
   box.replaceChildren(picture(after, `counterfactual of ${item.id}`, true), over, make("i"));
+  const files = Object.entries(item.files).filter(([name]) => !data.images[item.pictures[name]].sharp);
+  byId("files").hidden = !files.length;
+  byId("files").replaceChildren("In full, in the folder of this page:", ...files.map(([name, path]) =>
+    make("a", {href: `./${path.split("/").map(encodeURIComponent).join("/")}`}, name)));
   slide();
 }
 

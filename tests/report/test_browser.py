@@ -93,6 +93,7 @@ def test_the_viewer_shows_a_case_and_its_neighbours(found):
     assert viewer["open"] and viewer["closed"] and viewer["heat"] == 2
     assert "Predicted 0.100 before and 0.400 after, target 0.500, missed. " in viewer["told"]
     assert "of the image changed by 8/255 or more" in viewer["told"]
+    assert viewer["told"].endswith("Reason: too <hard>")
     assert viewer["terms"] == [
         "Target", "Before", "Reconstruction", "After", "Distance", "Success", "True value",
         "Oracle reads", "Iterations", "region",
