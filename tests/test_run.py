@@ -256,7 +256,7 @@ def test_a_reconstruction_that_is_not_finite(tmp_path):
     found = jax.device_get(found.replace(reconstruction=image.at[0, 0, 0].set(jnp.nan)))
     finished = Finished(Job(0, image, 0.5, record), found, 1.0)
     with ResultWriter(tmp_path, [record.name]) as writer:
-        run_module._saver(writer, SimpleNamespace(unit=Unit(), method=ACRE()))(finished)
+        run_module._saver(writer, SimpleNamespace(unit=Unit(), method=ACRE()), {})(finished)
     (row,) = read_results(tmp_path)
     assert "not finite" in row["error"]
 
