@@ -13,7 +13,10 @@ _PACKAGE = Path(__file__).resolve().parent
 _IN_CLONE = {
     "explain": ("python explain.py", "explain.py"),
     "train": ("python train.py", "train.py"),
-    "evaluate": ("python -m eval.metrics", "eval/metrics.py"),
+    "evaluate": ("python -m eval.metrics", "eval/metrics/__main__.py"),
+    "compare": ("python -m eval.metrics.compare", "eval/metrics/compare.py"),
+    "paper": ("python -m eval.protocols.paper", "eval/protocols/paper.py"),
+    "ablate": ("python -m eval.protocols.ablate", "eval/protocols/ablate.py"),
     "diagnose": ("python -m eval.diagnose", "eval/diagnose/__main__.py"),
     "convert": ("python -m diffcf_jax.checkpoint.convert", "checkpoint/convert.py"),
     "export": ("python -m diffcf_jax.checkpoint.export", "checkpoint/export.py"),
@@ -95,6 +98,10 @@ def command(name: str) -> str:
         "python explain.py" where a script of the clone is running, else "diffcf explain".
     """
     running = Path(sys.argv[0]).absolute().as_posix()
-    if in_clone() and any(running.endswith(f"/{file}") for _, file in _IN_CLONE.values()):
+    if (
+        name in _IN_CLONE
+        and in_clone()
+        and any(running.endswith(f"/{file}") for _, file in _IN_CLONE.values())
+    ):
         return _IN_CLONE[name][0]
     return f"diffcf {name}"

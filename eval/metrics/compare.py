@@ -10,6 +10,7 @@ signed-rank test, both by image, with p-values adjusted by Holm over everything 
 import csv
 import functools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,6 @@ main = cli.Command(
     define=lambda values: None,
     arguments=("OUT", "OTHER", "..."),
 )
+
+if __name__ == "__main__":
+    sys.exit(main())
