@@ -28,7 +28,8 @@ def test_the_code_reaches_the_output_and_no_other_image():
 
     z, output = run(x, x_t)
     assert z.shape == (2, 16) and output.shape == x.shape
-    np.testing.assert_allclose(NETWORK.apply(variables, x, x_t, t), output, atol=1e-5)
+    whole = jax.jit(NETWORK.apply)(variables, x, x_t, t)
+    np.testing.assert_allclose(whole, output, atol=1e-5)
     _, changed = run(x, x_t, z.at[1].add(0.5))
     np.testing.assert_allclose(changed[0], output[0], atol=1e-5)
     assert jnp.abs(changed[1] - output[1]).max() > 0.01

@@ -16,10 +16,13 @@ T = jnp.array([3, 700])
 
 
 def with_noise(variables, scale=0.1):
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [scale * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, [v + n for v, n in zip(leaves, noise, strict=True)])
+    random = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: (
+            np.asarray(leaf) + np.float32(scale) * random.normal(size=leaf.shape).astype("f4")
+        ),
+        variables,
+    )
 
 
 @pytest.fixture(scope="module")
