@@ -125,7 +125,7 @@ def test_help_does_not_wait_for_jax():
         ("/usr/bin/diffcf", "diffcf train", "diffcf evaluate"),
         ("-c", "diffcf train", "diffcf evaluate"),
         ("explain.py", "python train.py", "python -m eval.metrics"),
-        (f"{ROOT}/eval/metrics.py", "python train.py", "python -m eval.metrics"),
+        (f"{ROOT}/eval/metrics/__main__.py", "python train.py", "python -m eval.metrics"),
         ("/lib/pytest/__main__.py", "diffcf train", "diffcf evaluate"),
     ],
 )
