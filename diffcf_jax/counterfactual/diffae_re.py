@@ -347,8 +347,8 @@ class DiffAERENewton(DiffAEREMethod):
     Every iteration takes one gradient through the decoding: the prediction's until the target is
     met, from there on the distance's and the prediction's in turns. Of the images that meet the
     target the one is kept with the smallest D + 2 |price (target - y)|, the price being dD/dy along
-    the shortest step: the threshold's near edge is no bargain. Numbers that are held cost one more
-    gradient through the decoding each, in every iteration.
+    the shortest step: the threshold's near edge is no bargain. Each number that is held costs one
+    more gradient through the decoding in every iteration.
 
     A further answer moves orthogonally to the changes of z of the answers before.
     """
