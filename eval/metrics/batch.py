@@ -60,8 +60,8 @@ def batches(folder: Path, rows: Sequence[Mapping[str, Any]], masks: bool) -> Ite
     """
     for start in range(0, len(rows), BATCH_SIZE):
         part = rows[start : start + BATCH_SIZE]
-        images = [_read_rgb(image_path(folder, row, "cf")) for row in part]
-        inputs = [_read_rgb(image_path(folder, row, "input")) for row in part]
+        images = [read_rgb(image_path(folder, row, "cf")) for row in part]
+        inputs = [read_rgb(image_path(folder, row, "input")) for row in part]
         for row, image, original in zip(part, images, inputs, strict=True):
             if image.shape != images[0].shape or original.shape != images[0].shape:
                 raise UserError(f"{folder / row['cf']} is not of the size of the other images")
@@ -72,7 +72,7 @@ def batches(folder: Path, rows: Sequence[Mapping[str, Any]], masks: bool) -> Ite
         yield Batch(part, np.stack(inputs), np.stack(images), squares)
 
 
-def _read_rgb(path: Path) -> np.ndarray:
+def read_rgb(path: Path) -> np.ndarray:
     """A saved image, float32 [H, W, 3] in [0, 1]."""
     image = read_image(path)
     if image.ndim != 3 or image.shape[2] != 3:

@@ -24,6 +24,7 @@ from diffcf_jax.results.statistics import holm, paired_difference
 
 from .evaluate import RESULTS_CSV
 from .metric import METRICS
+from .regressor import READING
 
 # (name of the image, target, answer) -> value
 Column = dict[tuple[str, str, str], float]
@@ -93,7 +94,7 @@ def _read(folder: Path) -> dict[str, Column]:
                 if math.isfinite(float(row[column] or "nan"))
             }
             for column, metric in enumerate(head)
-            if column > 2
+            if column > 2 and not metric.endswith(READING)
         }
     except (ValueError, IndexError, UnicodeDecodeError, csv.Error):
         raise UserError(

@@ -28,7 +28,8 @@ from .originals import results_of_the_originals
 from .plan import Plan, make_plan
 from .published import published
 from .realism import set_metrics
-from .regressor import load_judge
+from .regressor import READING, load_judge
+from .sweep import measure_sweeps
 
 SUITES = ("paper", "full")
 RESULTS_CSV = "metrics_of_results.csv"
@@ -91,7 +92,11 @@ def evaluate(
     in_unit |= {f"{name}_{what}" for name in judges for what in ("mae", "error")}
 
     def figures(values: Mapping[str, np.ndarray], sets: Mapping[str, float]) -> dict[str, Interval]:
-        metrics = {name: bootstrap_mean(x, names) for name, x in values.items()}
+        metrics = {
+            name: bootstrap_mean(x, names)
+            for name, x in values.items()
+            if not name.endswith(READING)
+        }
         for name, x in sets.items():
             value = x if math.isfinite(x) else None
             metrics[name] = {"mean": value, "low": None, "high": None, "n": len(names)}
@@ -112,6 +117,8 @@ def evaluate(
         "metrics": figures(values, sets),
         "not_computed": dict(plan.missing),
     }
+    readings = {"": y} | {name: values[f"{name}{READING}"] for name in judges}
+    summary["metrics"] |= measure_sweeps(folder, explained, readings)
     if several := together(explained):
         apart = [diversity(folder, group) for group in several]
         names_of_groups = [group[0]["name"] for group in several]

@@ -55,6 +55,12 @@ METRICS = {
         "|mean of x' - mean of x| outside the square", "lower", PAPER
     ),
     "background_mae_per_pixel": Metric("mean |x' - x| outside the square", "lower"),
+    "border_mae": Metric("|mean of x' - mean of x| in the square's grey border", "lower"),
+    "noise_change": Metric(
+        "|standard deviation of x' - of x| outside the square and its border, mean of the channels",
+        "lower",
+    ),
+    "position_kept": Metric("the square of x' is found within a pixel of its place", "higher"),
     # validity
     "success_rate": Metric("|regressor(x') - target| <= threshold", "higher", PAPER),
     "final_error": Metric("|regressor(x') - target|", "lower", in_unit=True),
@@ -69,7 +75,24 @@ METRICS = {
     "oracle_mae": Metric("|oracle(x') - regressor(x')|", "lower", PAPER, in_unit=True),
     "oracle_error": Metric("|oracle(x') - target|", "lower", in_unit=True),
     "oracle_success_rate": Metric("|oracle(x') - target| <= threshold", "higher", PAPER),
+    "oracle_direction": Metric(
+        "the oracle's reading moves the same way, where the regressor's moves beyond the threshold",
+        "higher",
+    ),
+    "oracle_follows": Metric("the same by at least half as much", "higher"),
     "diversity": Metric("mean |x'_i - x'_j| over the pairs of an image's answers", "higher"),
+    # sweeps: images with three or more targets that are numbers
+    "kendall_tau": Metric(
+        "Kendall's tau-b of the targets and regressor(x'), per image", "higher", "Kendall, 1938"
+    ),
+    "oracle_kendall_tau": Metric("the same of the oracle's readings", "higher", "Kendall, 1938"),
+    "path_length": Metric(
+        "sum over neighbouring targets of the l2 between their x', per unit of the prediction",
+        "lower",
+    ),
+    "path_curvature": Metric(
+        "mean angle between successive steps of this path, in radians; 0 is a straight line"
+    ),
     # robustness
     "success_jpeg": Metric("success_rate after JPEG of quality 75", "higher", full=True),
     "change_jpeg": Metric("|regressor(JPEG(x')) - regressor(x')|", "lower", "", True, full=True),

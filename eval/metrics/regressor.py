@@ -16,9 +16,12 @@ from diffcf_jax.training.frechet import features
 
 from .batch import Batch, Features, Measure, in_batches, padded
 
+READING = "_reading"  # ends the name of what an oracle says of x', in the label's unit
+
 _ATTACK_STEP = 4 / 255  # the largest change of a pixel in one step of the control's attack
 _COUT_STEPS = 50
 _NOISE = 2 / 255
+_FOLLOWS = 0.5  # of the explained regressor's change
 
 
 class Judge:
@@ -96,15 +99,27 @@ def validity(threshold: float) -> Measure:
 
 
 def oracle(name: str, predict: Features, threshold: float) -> Measure:
-    """What a second regressor, trained independently, reads: NAME_mae, _error, _success_rate."""
+    """What a second regressor, trained independently, reads.
+
+    NAME_mae, _error, _success_rate; where the explained regressor's reading has changed by more
+    than the threshold, _direction and _follows; and NAME_reading, which is no metric.
+    """
 
     def measure(batch: Batch, y: np.ndarray) -> Mapping[str, np.ndarray]:
         y_oracle = predict(batch.images)
         success, misses = judged(y_oracle, batch.targets, threshold)
+        y_initial = np.array([row["y_initial"] for row in batch.rows], np.float32)
+        change = y - y_initial
+        share = np.where(
+            np.abs(change) > threshold, (y_oracle - predict(batch.inputs)) / change, np.nan
+        )
         return {
+            f"{name}{READING}": y_oracle,
             f"{name}_mae": np.abs(y_oracle - y),
             f"{name}_error": misses,
             f"{name}_success_rate": success,
+            f"{name}_direction": np.where(np.isnan(share), np.nan, share > 0),
+            f"{name}_follows": np.where(np.isnan(share), np.nan, share >= _FOLLOWS),
         }
 
     return measure

@@ -70,7 +70,27 @@ def test_square_metrics_of_images_with_known_answers():
         (4030 * 10 / 255 + (0.3 + 10 / 255) + (0.3 - 10 / 255) + 4 * 0.3) / (4032 * 3)
     )
     unchanged = square_metrics(before, before, mask, target=50 / 255)
-    assert unchanged == pytest.approx(dict.fromkeys(values, 0.0))
+    assert unchanged == pytest.approx({**dict.fromkeys(values, 0.0), "position_kept": 1.0})
+    # The border, 2 pixels wide, is 10/255 of red brighter, as the rest is; no noise but 2 pixels.
+    assert values["border_mae"] == pytest.approx(10 / 255 / 3)
+    assert 0 < values["noise_change"] < 0.01
+
+
+@pytest.mark.parametrize(("step", "kept"), [((0, 0), 1), ((1, -1), 1), ((2, 0), 0), ((0, -9), 0)])
+def test_a_square_is_found_where_it_is(step, kept):
+    """On noise of the data's strength, also a black one on black."""
+    noise = np.random.default_rng(0).normal(0, 20, (64, 64, 3))
+    place = (30 + step[0], 40 + step[1])
+    ring = np.zeros((64, 64), bool)
+    ring[place[0] : place[0] + 12, place[1] : place[1] + 12] = True
+    inner = inner_mask(*place)
+    for color, background in (([0, 0, 0], 0), ([200, 0, 0], 255)):
+        image = np.full((64, 64, 3), background, float)
+        image[ring] = 127
+        image[inner] = color
+        image = np.clip(image + noise, 0, 255) / 255
+        values = square_metrics(image, image, inner_mask(30, 40), target=0.5)
+        assert values["position_kept"] == kept
 
 
 def test_square_metrics_agree_with_the_original():
@@ -107,6 +127,7 @@ def test_measure_reads_the_saved_files(tmp_path):
     assert values["oracle_mae"] == pytest.approx(np.full(len(i), 0.01), abs=1e-6)
     assert values["oracle_error"] == pytest.approx(i / 255 + 0.01, abs=1e-6)
     assert list(values["oracle_success_rate"]) == [k <= 10 for k in i]
+    assert values["oracle_direction"].all() and values["oracle_follows"].all()
     assert y == pytest.approx((102 + i) / 255, abs=1e-6) and sets == {}
 
 
@@ -164,7 +185,7 @@ def test_the_full_suite_has_a_control(tmp_path):
     metrics, control = summary["metrics"], summary["control"]
     assert control["success_rate"]["mean"] == 1 > metrics["success_rate"]["mean"]
     assert control["l1"]["mean"] < metrics["l1"]["mean"] / 10
-    assert set(control) == set(metrics) - {"iterations"}
+    assert set(control) == set(metrics) - {"iterations"}  # and no sweep
     expected = {"fd_regressor", "kd_regressor", "coverage_regressor", "slope", "r2", "cout", "ssim"}
     assert expected <= set(metrics)
     assert -1 <= metrics["cout"]["mean"] <= 1 and metrics["success_jpeg"]["n"] == 6
