@@ -23,6 +23,7 @@ MODEL = dict(
     model="",  # a file such as age.onnx, or package.module:name; see docs/own-regressor.md
     preprocess="",  # such as "imagenet", or "range=255 mean=122.8,117,104.3 std=256"
     output="",  # such as "column=1" or "expectation=0..80"
+    labels="",  # range of its training labels where that is not known: targets outside are marked
 )
 _AGE_UNIT = dict(unit="years", mean=0.0, scale=100.0)  # the network predicts (age - mean) / scale
 AGE_REGRESSOR = dict(

@@ -108,7 +108,7 @@ class Explainer:
         self.seed = int(seed)
         self.image_size = int(generator.description["image_size"])
         self.unit, apply, self._variables = open_regressor(regressor, unit, self.image_size)
-        self._regressor = regressor
+        self.regressor = regressor
         # The methods see what the network predicts, so that their options mean the same for
         # every label.
         scaled = dataclasses.replace(method, threshold=method.threshold / self.unit.scale)
@@ -261,8 +261,8 @@ class Explainer:
             role: fingerprint(jax.tree.map(np.asarray, variables))
             for role, variables in self.params.items()
         }
-        if isinstance(self._regressor, Regressor):
-            found["regressor"] = self._regressor.fingerprint()
+        if isinstance(self.regressor, Regressor):
+            found["regressor"] = self.regressor.fingerprint()
         return found
 
     def __repr__(self) -> str:

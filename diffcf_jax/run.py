@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from diffcf_jax import chips, parallel
-from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.events import Compiled, Event, Finished, Job, Statistics, Stepped
 from diffcf_jax.data.folder import ImageFolder, refuse_inside
 from diffcf_jax.data.masks import Masks
@@ -43,7 +42,6 @@ from diffcf_jax.regressors.readings import (
     other_outputs,
     read_both,
 )
-from diffcf_jax.regressors.regressor import Regressor
 from diffcf_jax.report.html import write_report
 from diffcf_jax.results.log import Key, read_results, result_key, write_results
 from diffcf_jax.results.summary import (
@@ -61,6 +59,7 @@ from diffcf_jax.results.workdir import (
 )
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.target import Target, as_text
+from diffcf_jax.units import label_range
 from diffcf_jax.workdir import locked, write_config
 
 
@@ -120,15 +119,17 @@ def run(
     with _stops() as check:
         config["batch_size"] = parse_batch_size(batch_size)
         wanted = parse_targets(targets)
-        networks = load_networks(generator, regressor, oracle)
-        second = load_refiner(refiner)
-        explainer = _explainer(method, *networks, second, regressor, config["batch_size"], seed)
+        explainer = open_explainer(
+            method, generator, regressor, config["batch_size"], seed, oracle, refiner
+        )
         readings = {
-            **other_outputs(networks[1]),
+            **other_outputs(explainer.regressor),
             **open_oracles(oracles, explainer.image_size),
         }
         unit = explainer.unit
         config["regressor"]["unit"] = unit.name  # of all values in the results
+        if labels := label_range(getattr(explainer.regressor, "description", {}), regressor):
+            config["regressor"]["labels"] = str(labels)
         records = open_data(data, explainer.image_size)
         if isinstance(records, ImageFolder):
             refuse_inside(records.path, workdir)
@@ -185,24 +186,30 @@ def _given(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if value not in ("", None)}
 
 
-def _explainer(
+def open_explainer(
     method: Mapping[str, Any],
-    generator_net: Network,
-    regressor_net: Network | Regressor,
-    refiner_net: Network | None,
+    generator: Mapping[str, Any],
     regressor: Mapping[str, Any],
     batch_size: int | str,
     seed: int,
+    oracle: Mapping[str, Any] | None = None,
+    refiner: Mapping[str, Any] | None = None,
 ) -> Explainer:
+    """Returns the explainer of a config; the arguments are those of `run`.
+
+    Raises:
+        UserError: whatever is wrong with the method or a checkpoint.
+    """
+    generator_net, regressor_net = load_networks(generator, regressor, oracle)
+    refiner_net = load_refiner(refiner)
     options = parse_method(method)
-    unit = regressor_unit(regressor_net, regressor)
     with naming_option():
         return Explainer(
             generator_net,
             regressor_net,
             options,
             refiner=refiner_net,
-            unit=unit,
+            unit=regressor_unit(regressor_net, regressor),
             batch_size=batch_size,
             seed=seed,
         )

@@ -1,6 +1,7 @@
 """What a prediction is to become: a number, a range, or as low or as high as it can be."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 
@@ -90,6 +91,14 @@ def nearest(y: float, target: Target) -> float | None:
     """Return what is nearest to y of all that a target asks for; None if it is extreme."""
     bounds = ends(target)
     return bounds and min(max(y, bounds[0]), bounds[1])
+
+
+def inside(target: Target, support: Range) -> float:
+    """Return 1 if a target lies in a range, as a whole, else 0; NaN where it is extreme."""
+    if (reached := ends(target)) is None:
+        return math.nan
+    low, high = np.float32(support.low), np.float32(support.high)
+    return float(low <= np.float32(reached[0]) and np.float32(reached[1]) <= high)
 
 
 def bounds(target: Target, y_initial: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffcf_jax.counterfactual.types import Counterfactual
 from diffcf_jax.errors import UserError
-from diffcf_jax.target import Range, Target
+from diffcf_jax.target import Range, Target, parse_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,28 @@ class Unit:
             y_final=self.denormalise(found.y_final),
             curve=self.denormalise(found.curve),
         )
+
+
+def label_range(description: Mapping[str, Any], config: Mapping[str, Any]) -> Range | None:
+    """Return the range of a regressor's training labels, in its unit; None where it is not known.
+
+    Args:
+        description: of the network, with `labels`, [lowest, highest].
+        config: may hold `labels` as text, such as 18..75, which comes first.
+
+    Raises:
+        UserError: the text is no range.
+    """
+    if text := config.get("labels"):
+        try:
+            found = parse_target(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, Range):
+            raise UserError(f"config.regressor.labels={text} must be a range, such as 18..75.")
+        return found
+    ends = description.get("labels")
+    return Range(*ends) if ends else None
 
 
 def unit_of(description: Mapping[str, Any], config: Mapping[str, Any]) -> Unit:

@@ -11,7 +11,6 @@ import pytest
 from diffcf_jax import main
 from diffcf_jax import run as run_module
 from diffcf_jax.checkpoint.network import fingerprint
-from diffcf_jax.jsonfile import strict_json
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,18 +41,18 @@ def save_networks(folder, method="acre"):
 @contextlib.contextmanager
 def compiled_once():
     """Runs with the same networks and options share an explainer, which keeps its programs."""
-    make, made = run_module._explainer, {}
+    make, made = run_module.Explainer, {}
 
-    def shared(method, generator, regressor, refiner, *rest):
+    def shared(generator, regressor, method, refiner, **rest):
         networks = generator, regressor, refiner
         prints = [network and fingerprint(network.variables) for network in networks]
-        key = strict_json([method, prints, *rest])
+        key = repr([method, prints, rest])
         if key not in made:
-            made[key] = make(method, *networks, *rest)
+            made[key] = make(generator, regressor, method, refiner=refiner, **rest)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "_explainer", shared)
+        patch.setattr(run_module, "Explainer", shared)
         yield
 
 

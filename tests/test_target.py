@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffcf_jax import Range, UserError
-from diffcf_jax.target import bounds, ends, nearest, parse_target, plain
+from diffcf_jax.target import bounds, ends, inside, nearest, parse_target, plain
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,10 @@ def test_nearest():
     assert [nearest(y, Range(1, 2)) for y in (0, 1.5, 3)] == [1, 1.5, 2]
     assert nearest(5.0, "1..2") == 2 and nearest(5.0, 0.3) == 0.3 and nearest(5.0, "max") is None
     assert ends("1..2") == (1, 2) and ends(0.3) == (0.3, 0.3) and ends("min") is None
+
+
+def test_targets_inside_a_range():
+    support = Range(0.1, 75.0)
+    assert [inside(t, support) for t in (0.1, "20..75", 75.0)] == [1, 1, 1]
+    assert [inside(t, support) for t in (0.0, "20..76", 80)] == [0, 0, 0]
+    assert np.isnan(inside("max", support))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.units import Unit, unit_of
+from diffcf_jax.target import Range
+from diffcf_jax.units import Unit, label_range, unit_of
 
 YEARS = {"unit": "years", "mean": 0.0, "scale": 100.0}
 
@@ -58,3 +59,12 @@ def test_the_checkpoint_or_else_the_config_says_the_unit(stored, config, unit):
 def test_contradictions_and_nonsense_are_refused(stored, config, message):
     with pytest.raises(UserError, match=message):
         unit_of(stored, config)
+
+
+def test_range_of_the_training_labels():
+    assert label_range({}, {}) is label_range({}, {"labels": ""}) is None
+    assert label_range({"labels": [1.0, 2.0]}, {}) == Range(1.0, 2.0)
+    assert label_range({"labels": [1.0, 2.0]}, {"labels": "18..75"}) == Range(18.0, 75.0)
+    for wrong in ("18", "old", "max"):
+        with pytest.raises(UserError, match=f"config.regressor.labels={wrong} must be a range"):
+            label_range({}, {"labels": wrong})

@@ -63,6 +63,7 @@ def check_description(description: Any) -> None:
         ("unit", lambda v: v is None or isinstance(v, str), "text or null"),
         ("mean", _is_finite, "a finite number"),
         ("scale", lambda v: _is_finite(v) and v > 0, "a positive number"),
+        ("labels", _is_interval, "their lowest and highest value"),
         ("digest", lambda v: isinstance(v, str), "text"),
     ):
         if key in description and not fits(description[key]):
@@ -151,6 +152,11 @@ def _is_whole(value: Any, least: int) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 2.0**127 and math.isfinite(value)
+
+
+def _is_interval(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(map(_is_finite, value)) and value[0] < value[1]
 
 
 def _shown(value: Any) -> str:

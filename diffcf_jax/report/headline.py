@@ -5,7 +5,7 @@ from typing import Any
 
 from diffcf_jax.report.numbers import percent, with_unit
 from diffcf_jax.results.summary import Interval
-from diffcf_jax.target import ends
+from diffcf_jax.target import Range, ends, inside
 
 Row = Mapping[str, Any]  # as in results.jsonl, without an error
 
@@ -60,8 +60,14 @@ def failures(rows: Sequence[Row], reasons: Mapping[str, int], errors: int) -> st
     return " ".join(texts)
 
 
-def notes(rows: Sequence[Row], faults: Sequence[str]) -> list[str]:
-    """What a reader has to know before the numbers: damage, and runs that can show little."""
+def notes(rows: Sequence[Row], faults: Sequence[str], labels: Range | None = None) -> list[str]:
+    """What a reader has to know before the numbers: damage, and runs that can show little.
+
+    Args:
+        rows: all results.
+        faults: what is missing or broken, one sentence each.
+        labels: the range of the regressor's training labels.
+    """
     found = list(faults[:3])
     if len(faults) > 3:
         found.append(f"{len(faults) - 3:,} more files cannot be shown for the like reasons.")
@@ -71,6 +77,12 @@ def notes(rows: Sequence[Row], faults: Sequence[str]) -> list[str]:
     before = [row["y_initial"] for row in rows]
     if len(known) > 1 and len({*known, *before}) == 1:
         found.append(f"All predictions are equal ({known[0]:g}): the regressor reacts to nothing.")
+    beyond = {row["target"] for row in rows if labels and inside(row["target"], labels) == 0}
+    if beyond:
+        found.append(
+            f"{', '.join(sorted(map(str, beyond)))}: beyond the training labels, {labels}. The "
+            "regressor was never shown such a value."
+        )
     if len({row["name"] for row in rows}) == 1:
         found.append("One image was explained: its numbers say nothing about others.")
     return found

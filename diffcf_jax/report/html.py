@@ -27,7 +27,8 @@ from diffcf_jax.results.answers import pairwise_distances, together
 from diffcf_jax.results.log import RESULTS, Key, image_path, key_of, order_of, read_results
 from diffcf_jax.results.summary import read_summary, summarise
 from diffcf_jax.shipped import command
-from diffcf_jax.target import ends
+from diffcf_jax.target import Range, ends
+from diffcf_jax.units import label_range
 from diffcf_jax.workdir import read_config
 
 Row = Mapping[str, Any]  # as in results.jsonl
@@ -62,6 +63,7 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
     name, threshold = str(config["method"].get("name", "")), config["method"]["threshold"]
     unit = (config.get("regressor") or {}).get("unit")
     metrics = read_metrics(folder, faults)
+    labels = _labels(config, faults)
     digits = digits_of(
         value
         for row in results
@@ -89,7 +91,7 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         title=f"{_METHODS.get(name, name)} · {folder.resolve().name}",
         answer=answer(results, intervals["success_rate"], _oracles(metrics), threshold, unit),
         failures=failures(results, summary["reasons"], len(rows) - len(results)),
-        notes=notes(results, faults),
+        notes=notes(results, faults, labels),
         oracle_command=None if _oracles(metrics) else f"{command('evaluate')} --results {folder}",
         duration=duration(summary["wall_seconds"]),
         device=summary["versions"].get("device"),
@@ -151,6 +153,14 @@ def _read_summary(folder: Path, rows: Sequence[Row], faults: list[str]) -> dict[
     unit = regressor.get("unit")
     regressor = {**regressor, "unit": unit if isinstance(unit, str) else None}
     return summarise(rows, {**config, "method": method, "regressor": regressor}, 0.0, {})
+
+
+def _labels(config: Mapping[str, Any], faults: list[str]) -> Range | None:
+    try:
+        return label_range({}, config.get("regressor") or {})
+    except (UserError, TypeError, AttributeError) as error:
+        faults.append(str(error))
+        return None
 
 
 def _hashes(folder: Path, faults: list[str]) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from diffcf_jax.workdir import CONFIG, differences, read_config
 MAY_CHANGE = (
     "batch_size", "oracle", "data.limit", "data.convert", "method.remat", "method.answers",
     "generator", "refiner", "regressor.checkpoint", "regressor.original", "regressor.convert",
-    "regressor.model",
+    "regressor.model", "regressor.labels",
 )  # fmt: skip
 
 

@@ -208,4 +208,5 @@ def _complete(network: dict[str, Any], train_set: Any, diffae: Network | None) -
         "unit": network.get("unit") or getattr(train_set, "unit", None),
         "mean": float(labels.mean()) if mean is None else float(mean),
         "scale": float(labels.std()) if scale is None else float(scale),
+        "labels": [float(labels.min()), float(labels.max())],
     }

@@ -1,6 +1,6 @@
 """Metrics of a finished run, measured on the saved PNG files.
 
-    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B]
+    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B] [--axioms N]
     python -m eval.metrics --results OUT                              (the same in a clone)
 
 prints a table, writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv, and renews
@@ -15,7 +15,8 @@ nearer end; the targets min and max are in no mean of success or error. Inputs t
 explained are in none of the means; results that did not succeed are in all of them.
 
 --suite=full adds how the regressor reacts to small changes, distances between the sets of images,
-and a control: all metrics of a plain attack on the pixels with as many gradients.
+and a control: all metrics of a plain attack on the pixels with as many gradients. --axioms=N
+explains the first N images twelve times more: null edits, back to the first reading, another seed.
 """
 
 import functools
@@ -43,12 +44,17 @@ def _define(values: flags.FlagValues) -> None:
         "oracles", None, "More of them, a,b; without it, those in the run's config.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "axioms", 0, "Explain so many images again, for composition, reversibility, another seed.",
+        0, flag_values=values,
+    )  # fmt: skip
 
 
 def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     summary = evaluate(
-        args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite
-    )
+        args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite,
+        args.axioms,
+    )  # fmt: skip
     print(format_table(summary["metrics"], summary.get("control")))
     missing: dict[str, list[str]] = {}
     for name, needs in summary["not_computed"].items():

@@ -20,7 +20,10 @@ from diffcf_jax.results.answers import pairwise_distances, together
 from diffcf_jax.results.log import image_path, read_results
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
 from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
+from diffcf_jax.target import inside
+from diffcf_jax.units import label_range
 
+from .axioms import measure_axioms
 from .batch import Batch, Features, batches
 from .faces import correlation_difference
 from .metric import METRICS, definition
@@ -42,6 +45,7 @@ def evaluate(
     oracles: Oracles | None = None,
     weights: str | Path | None = None,
     suite: str = "paper",
+    axioms: int = 0,
 ) -> dict[str, Any]:
     """Measures a results folder; writes metrics.json, metrics.csv and metrics_of_results.csv.
 
@@ -57,6 +61,7 @@ def evaluate(
             listed in `not_computed`.
         suite: "paper", or "full": also how the regressor reacts to small changes of x', distances
             of sets, and all metrics of a control, see `Judge.attack`.
+        axioms: the number of images to explain again, see `measure_axioms`; 0: none.
 
     Returns:
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
@@ -105,6 +110,8 @@ def evaluate(
     y, values, sets = measure(batches(folder, explained, masks), predict, plan)
     iterations = np.array([row["iterations"] for row in explained])
     values["iterations"] = iterations
+    if labels := label_range({}, _section(config, "regressor")):
+        values["support"] = np.array([inside(row["target"], labels) for row in explained])
     summary = {
         "n": len(explained),
         "errors": len(rows) - len(explained),
@@ -123,6 +130,9 @@ def evaluate(
         apart = [diversity(folder, group) for group in several]
         names_of_groups = [group[0]["name"] for group in several]
         summary["metrics"]["diversity"] = bootstrap_mean(apart, names_of_groups)
+    if axioms:
+        found = measure_axioms(folder, explained, config, axioms)
+        summary["metrics"] |= with_unit(found, list(in_unit), unit)
     if suite == "full":
         steps = max(1, int(iterations.max()))
         attacked = (

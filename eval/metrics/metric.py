@@ -44,6 +44,7 @@ class Metric:
 
 PAPER = "Ha and Bender, 2025"
 _HEUSEL = "Heusel et al., 2017"
+_MONTEIRO = "Monteiro et al., 2023"
 _ZHANG = "Zhang et al., 2018"
 
 METRICS = {
@@ -64,6 +65,7 @@ METRICS = {
     # validity
     "success_rate": Metric("|regressor(x') - target| <= threshold", "higher", PAPER),
     "final_error": Metric("|regressor(x') - target|", "lower", in_unit=True),
+    "support": Metric("the target lies within the range of the training labels", "higher"),
     "iterations": Metric("optimisation steps", "lower"),
     "slope": Metric("of regressor(x') over the target, least squares; 1 is right", full=True),
     "intercept": Metric("of that line", in_unit=True, full=True),
@@ -99,6 +101,18 @@ METRICS = {
     "change_noise": Metric(
         "|regressor(x' + noise) - regressor(x')|, noise of 2/255", "lower", in_unit=True, full=True
     ),
+    # axioms: with --axioms=N only
+    "composition_1": Metric(
+        "mean |x' - x| where the target is the reading of x: a null edit", "lower", _MONTEIRO
+    ),
+    "composition_10": Metric("the same after ten null edits in a row", "lower", _MONTEIRO),
+    "reversibility": Metric(
+        "mean |x'' - x|, with x'' made of x' for the reading of x", "lower", _MONTEIRO
+    ),
+    "change_seed": Metric(
+        "|regressor(x') - regressor(x'_s)|, with x'_s of the next seed", "lower", in_unit=True
+    ),
+    "distance_seed": Metric("mean |x' - x'_s|", "lower"),
     # proximity and sparsity
     "l1": Metric("mean |x' - x|", "lower"),
     "l2": Metric("root of the mean (x' - x)^2", "lower"),

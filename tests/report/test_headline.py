@@ -4,6 +4,7 @@ import pytest
 
 from diffcf_jax.report.headline import answer, failures, notes, worst
 from diffcf_jax.results.statistics import bootstrap_mean
+from diffcf_jax.target import Range
 
 
 def rows(*targets, success=True, y=0.5):
@@ -68,6 +69,9 @@ def test_notes():
     assert notes(rows(0.5, 0.6, y=None), []) == [
         "2 of 2 predictions are not finite: check the regressor."
     ]
+    (beyond,) = notes(rows(0.5, 0.6), [], Range(0.1, 0.55))
+    assert beyond.startswith("0.6: beyond the training labels, 0.1..0.55.")
+    assert notes(rows(0.5, 0.6), [], Range(0.5, 0.6)) == []  # as float32 has them
     assert notes(rows(0.5), [])[0].startswith("One image was explained")
     assert notes(rows(0.5, 0.6), list("abcde")) == [
         *"abc", "2 more files cannot be shown for the like reasons.",

@@ -26,6 +26,7 @@ from eval.metrics.plan import Plan
 from eval.metrics.regressor import load_judge, oracle, validity
 from eval.metrics.squares import square_metrics, squares
 from tests import tiny
+from tests.explaining import explain, save_networks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "squares" / "io.npz"
 
@@ -267,6 +268,27 @@ def test_networks_in_a_folder_add_their_metrics(tmp_path):
     assert metrics["lpips"]["n"] == 2 and metrics["lpips"]["mean"] != 0
     assert not {"sfid", "fid_inception", "lpips_vgg", "cmmd"} & set(metrics)  # of the full suite
     assert set(summary["not_computed"]) == {"fs", "fva", "mnac", "mnac_originals"}
+
+
+def test_axioms_and_support(tmp_path):
+    """A null edit changes little, ten of them more, and less than a way there and back."""
+    flags = save_networks(tmp_path / "nets")
+    more = ["--config.data.limit=3", "--config.targets=0.3,0.9", "--config.regressor.labels=0..0.5"]
+    explain(tmp_path / "out", *flags, *more)
+    metrics = evaluate(tmp_path / "out", axioms=2)["metrics"]
+    names = ["composition_1", "composition_10", "reversibility", "change_seed", "distance_seed"]
+    assert [metrics[name]["n"] for name in names] == 5 * [2]
+    means = [metrics[name]["mean"] for name in names]
+    assert 0 < means[0] < means[1] < 0.1 and 0 < means[2] < 0.5 and 0 < means[4] < 0.5
+    assert metrics["support"]["mean"] == 0.5
+    assert (
+        "0.9: beyond the training labels, 0.0..0.5." in (tmp_path / "out/report.html").read_text()
+    )
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary["config"]["generator"] = {"kind": "ddpm"}
+    (tmp_path / "out" / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"names no generator.checkpoint, which --axioms needs"):
+        evaluate(tmp_path / "out", axioms=2)
 
 
 def test_other_images_have_no_square_metrics(tmp_path):
