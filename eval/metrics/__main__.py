@@ -26,8 +26,10 @@ from absl import flags
 
 from diffcf_jax import cli, shipped
 from diffcf_jax.report.html import write_report
+from diffcf_jax.results.summary import read_summary
 
 from .evaluate import RESULTS_CSV, SUITES, evaluate, format_table
+from .trackers import check_trackers, log_to
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -48,9 +50,14 @@ def _define(values: flags.FlagValues) -> None:
         "axioms", 0, "Explain so many images again, for composition, reversibility, another seed.",
         0, flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_list(
+        "log_to", [], "tensorboard, wandb, mlflow: where the figures go besides.",
+        flag_values=values,
+    )  # fmt: skip
 
 
 def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
+    check_trackers(args.log_to)
     summary = evaluate(
         args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite,
         args.axioms,
@@ -66,6 +73,8 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
         "the regressor's predictions for the saved images differ from results.jsonl by at most "
         f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
     )
+    for tracker in args.log_to:
+        log_to(tracker, args.results, summary, read_summary(args.results)["config"])
     report = write_report(args.results)
     print(f"written: {args.results / 'metrics.json'}, metrics.csv, {RESULTS_CSV} and {report.name}")
 
