@@ -143,12 +143,14 @@ def test_ranges_and_masks_on_disk(tmp_path, config):
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["metrics"]["success_rate"]["n"] == 4  # an extreme is no success or failure
     assert "-2..-1" in report.read_text() and '"target":"max"' in report.read_text()
-    _, values, _ = measure(
+    measured = measure(
         batches(tmp_path / "out", rows, masks=False),
         lambda images: np.full(len(images), -1.5, np.float32),
         Plan([validity(0.05)]),
     )
-    by_target = dict(zip((row["target"] for row in rows), values["final_error"], strict=True))
+    by_target = dict(
+        zip((row["target"] for row in rows), measured.values["final_error"], strict=True)
+    )
     assert by_target["-2..-1"] == 0 and np.isnan(by_target["max"])
     assert by_target[0.4] == pytest.approx(1.9)
     before = (tmp_path / "out" / "results.jsonl").read_bytes()

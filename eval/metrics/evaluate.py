@@ -36,6 +36,8 @@ from .sweep import measure_sweeps
 
 SUITES = ("paper", "full")
 RESULTS_CSV = "metrics_of_results.csv"
+# What `cd` compares, beside the networks
+_Y, _ATTRIBUTES = "of regressor", "of attributes"
 
 
 def evaluate(
@@ -107,7 +109,8 @@ def evaluate(
             metrics[name] = {"mean": value, "low": None, "high": None, "n": len(names)}
         return with_unit(metrics, [name for name in metrics if name in in_unit], unit)
 
-    y, values, sets = measure(batches(folder, explained, masks), predict, plan)
+    measured = measure(batches(folder, explained, masks), predict, plan)
+    y, values = measured.y, measured.values
     iterations = np.array([row["iterations"] for row in explained])
     values["iterations"] = iterations
     if labels := label_range({}, _section(config, "regressor")):
@@ -121,7 +124,7 @@ def evaluate(
         "oracle": str(oracle) if oracle else None,
         "oracles": {name: spec_of(section) for name, section in sections.items()},
         "largest_change_of_prediction": _largest_change(explained, y),
-        "metrics": figures(values, sets),
+        "metrics": figures(values, measured.sets),
         "not_computed": dict(plan.missing),
     }
     readings = {"": y} | {name: values[f"{name}{READING}"] for name in judges}
@@ -141,7 +144,8 @@ def evaluate(
             )
             for batch in batches(folder, explained, masks)
         )
-        summary["control"] = figures(*measure(attacked, predict, plan)[1:])
+        control = measure(attacked, predict, plan, measured.inputs)
+        summary["control"] = figures(control.values, control.sets)
     summary["definitions"] = {
         name: {"about": metric.about, "better": metric.better, "reference": metric.reference}
         for name in summary["metrics"]
@@ -157,17 +161,43 @@ def evaluate(
     return summary
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured of N results.
+
+    Attributes:
+        y: the regressor's predictions [N].
+        values: metric -> one value per result [N].
+        sets: metric -> value of the whole set.
+        inputs: network -> features of the originals [N, D].
+    """
+
+    y: np.ndarray
+    values: dict[str, np.ndarray]
+    sets: dict[str, float]
+    inputs: dict[str, np.ndarray]
+
+
 def measure(
-    parts: Iterable[Batch], predict: Features, plan: Plan
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, float]]:
+    parts: Iterable[Batch],
+    predict: Features,
+    plan: Plan,
+    inputs: Mapping[str, np.ndarray] | None = None,
+) -> Measured:
     """Measures all batches.
 
-    Returns:
-        The regressor's predictions [N], metric -> one value per result, and metric -> value of the
-        whole set.
+    Args:
+        parts: the batches.
+        predict: the explained regressor.
+        plan: what to measure.
+        inputs: of other counterfactuals of the same originals; None: not known.
     """
     values: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = collections.defaultdict(list)
+    before: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+    after: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+    looks = dict(plan.features)
+    if plan.attributes is not None:
+        looks |= {_Y: predict, _ATTRIBUTES: plan.attributes}
     targets: list[float | str] = []
     predictions = []
     for batch in parts:
@@ -177,24 +207,26 @@ def measure(
         for group in plan.measures:
             for name, found in group(batch, y).items():
                 values[name].append(found)
-        for name, features in plan.features.items():
-            pairs[name].append((features(batch.inputs), features(batch.images)))
-        if plan.attributes is not None:
-            pairs["y"].append((predict(batch.inputs), y))
-            pairs["a"].append((plan.attributes(batch.inputs), plan.attributes(batch.images)))
-    joined = {
-        name: [np.concatenate(part) for part in zip(*found, strict=True)]
-        for name, found in pairs.items()
-    }
+        for name, look in looks.items():
+            after[name].append(look(batch.images))
+            if inputs is None:
+                before[name].append(look(batch.inputs))
     y = np.concatenate(predictions)
-    measured = {name: np.concatenate(found) for name, found in values.items()}
+    measured, made, known = (_joined(found) for found in (values, after, before))
+    known = dict(inputs or known)
     sets = _line(y, targets) if plan.full else {}
     for name in plan.features:
         succeeded = measured["success_rate"] == 1
-        sets |= set_metrics(name, *joined[name], succeeded, plan.full)
+        sets |= set_metrics(name, known[name], made[name], succeeded, plan.full)
     if plan.attributes is not None:
-        sets["cd"] = correlation_difference(*joined["y"], *joined["a"])
-    return y, measured, sets
+        sets["cd"] = correlation_difference(
+            known[_Y], made[_Y], known[_ATTRIBUTES], made[_ATTRIBUTES]
+        )
+    return Measured(y, measured, sets, known)
+
+
+def _joined(parts: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def format_table(
