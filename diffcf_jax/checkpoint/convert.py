@@ -25,6 +25,7 @@ from diffcf_jax.checkpoint.diffusers import describe_diffusers, read_diffusers
 from diffcf_jax.checkpoint.network import abstract_variables
 from diffcf_jax.checkpoint.original_flags import ORIGINALS, PRESETS
 from diffcf_jax.checkpoint.store import save_network
+from diffcf_jax.checkpoint.tfjs import read_tfjs
 from diffcf_jax.checkpoint.torch_keys import IGNORED, names_in, unwrapped
 from diffcf_jax.checkpoint.torch_reader import read_state_dict
 from diffcf_jax.checkpoint.weights import fill
@@ -233,7 +234,8 @@ def _read_sources(sources: Sequence[Path]) -> dict[str, np.ndarray]:
     """The weights of all files together."""
     together: dict[str, np.ndarray] = {}
     for source in sources:
-        found = read_state_dict(source)
+        read = read_tfjs if source.suffix == ".json" else read_state_dict
+        found = read(source)
         both = sorted(together.keys() & found.keys())
         if both:
             raise UserError(

@@ -14,11 +14,14 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.models.caffe_resnet import CaffeResNet
 from diffcf_jax.models.densenet import DenseNet
 from diffcf_jax.models.diffae import DiffAE, SemanticEncoder
+from diffcf_jax.models.dlib_resnet import DlibResNet
 from diffcf_jax.models.inception import InceptionV3
 from diffcf_jax.models.latent_dpm import LatentDPM
 from diffcf_jax.models.lpips import LPIPS
+from diffcf_jax.models.mobilenet import MobileNetAge
 from diffcf_jax.models.resnet import ResNet
 from diffcf_jax.models.simsiam import SimSiam
+from diffcf_jax.models.tiny_xception import TinyXception
 from diffcf_jax.models.unet import UNet
 
 MODULES = {
@@ -31,8 +34,11 @@ MODULES = {
     "inception": InceptionV3,
     "lpips": LPIPS,
     "simsiam": SimSiam,
+    "tiny_xception": TinyXception,
+    "mobilenet": MobileNetAge,
+    "dlib_resnet": DlibResNet,
 }
-REGRESSORS = ("resnet", "densenet")
+REGRESSORS = ("resnet", "densenet", "tiny_xception", "mobilenet")
 GENERATORS = ("ddpm", "diffae", "latent_dpm")
 REQUIRED = ("kind", "model", "image_size")
 

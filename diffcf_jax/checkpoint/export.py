@@ -55,6 +55,10 @@ def export_network(network: Network) -> tuple[str, dict[str, np.ndarray], str]:
             kind = "vggface2" if model.get("outputs") is None else "mnac"
         case "inception" | "lpips" | "simsiam":
             kind = network.kind
+        case other:
+            raise UserError(
+                f"A network of kind {other} has no PyTorch original: use its network directory."
+            )
     state_dict = write_state_dict(kind, network.variables)
     if kind == "densenet-regressor":
         for name in ("mu", "sigma"):

@@ -31,7 +31,7 @@ class Network:
     """A generator or regressor: a linen module with its variables and what its numbers mean.
 
     Generators (kinds "ddpm", "diffae", "latent_dpm") work on images in [-1, 1], float32
-    [B, H, W, 3]. Regressors ("resnet", "densenet") take images in [0, 1] and predict
+    [B, H, W, 3]. Regressors (kinds in `REGRESSORS`) take images in [0, 1] and predict
     `(y - mean) / scale`, float32 [B], of a label y in `unit`. `diffcf_jax.load_network` reads one
     from a directory, `module.apply(variables, ...)` runs it.
 

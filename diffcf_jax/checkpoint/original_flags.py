@@ -82,6 +82,7 @@ DIFFAE_FLAGS = {
 }
 # The originals' regressors have no flags: these say what their numbers mean.
 REGRESSOR_FLAGS = {"image_size": 256, "unit": "", "mean": 0.0, "scale": 1.0}
+AGE_FLAGS = {"image_size": 64, "unit": "years"}
 
 PRESETS = {
     ("ddpm", "celebahq"): {
@@ -228,12 +229,31 @@ def describe_densenet(flags: Flags, state_dict: StateDict) -> Description:
     return {"kind": "densenet", "model": model, **_label(flags)}
 
 
+def describe_face_api_age(flags: Flags, state_dict: StateDict) -> Description:
+    """Describe the age network of face-api, which resizes images itself."""
+    model = {
+        "width": state_dict["entry_flow/conv_in/filters"].shape[0],
+        "blocks": count_blocks(state_dict, "middle_flow/", "/separable_conv2/bias"),
+    }
+    return {"kind": "tiny_xception", "model": model, **_label({**AGE_FLAGS, **flags})}
+
+
+def describe_faceres_age(flags: Flags, state_dict: StateDict) -> Description:
+    """Describe FaceRes's age network, which resizes images itself."""
+    ages, hidden = state_dict["age_pred/kernel"].shape
+    width = state_dict["conv1/convolution/merged_input"].shape[0]
+    model = {"width": width, "hidden": hidden, "ages": ages}
+    return {"kind": "mobilenet", "model": model, **_label({**AGE_FLAGS, **flags})}
+
+
 # An original's kind -> its flags with their default values, and what describes it
 ORIGINALS: dict[str, tuple[Flags, Callable[[Flags, StateDict], Description]]] = {
     "ddpm": (DDPM_FLAGS, describe_ddpm),
     "diffae": (DIFFAE_FLAGS, describe_diffae),
     "densenet-regressor": (REGRESSOR_FLAGS, describe_densenet),
     "resnet-regressor": (REGRESSOR_FLAGS, describe_resnet),
+    "face-api-age": ({"image_size": 64}, describe_face_api_age),
+    "faceres-age": ({"image_size": 64}, describe_faceres_age),
     **{kind: ({}, describe) for kind, describe in DESCRIBED_BY_SHAPES.items()},
 }
 

@@ -85,6 +85,20 @@ def describe_simsiam(flags: Flags, state_dict: StateDict) -> Description:
     return {"kind": "simsiam", "model": model, "image_size": 224}
 
 
+def describe_identity(flags: Flags, state_dict: StateDict) -> Description:
+    """Describe the face recognition network of face-api, which is dlib's."""
+    model = {
+        "width": state_dict["conv32_down/conv/filters"].shape[0],
+        "blocks": [
+            count_blocks(state_dict, f"conv{size}_", "/conv2/conv/filters")
+            - count_blocks(state_dict, f"conv{size}_down", "/conv2/conv/filters")
+            for size in (32, 64, 128, 256)
+        ],
+        "outputs": state_dict["fc"].shape[0],
+    }
+    return {"kind": "dlib_resnet", "model": model, "image_size": 150}
+
+
 # The kinds without flags
 DESCRIBED_BY_SHAPES: dict[str, Callable[[Flags, StateDict], Description]] = {
     "latent-dpm": describe_latent_dpm,
@@ -94,6 +108,7 @@ DESCRIBED_BY_SHAPES: dict[str, Callable[[Flags, StateDict], Description]] = {
     "inception": describe_inception,
     "lpips": describe_lpips,
     "simsiam": describe_simsiam,
+    "face-api-identity": describe_identity,
 }
 
 

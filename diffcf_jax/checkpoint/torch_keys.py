@@ -1,4 +1,4 @@
-"""Names and layouts of the PyTorch originals' weights: flax path <-> state-dict key.
+"""Names and layouts of the originals' weights: flax path <-> state-dict key.
 
 Every function maps in one direction, from the flax path to the original's key, so that reading and
 writing cannot disagree: reading looks each key up, writing lists them.
@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from diffcf_jax.checkpoint.tfjs import TFJS_KINDS, tfjs_key
 
 Path = tuple[str, ...]
 
@@ -27,6 +29,7 @@ PREFIXES = {
     "inception": "",
     "lpips": "",
     "simsiam": "encoder.",
+    **dict.fromkeys(TFJS_KINDS, ""),
 }
 # Keys without a counterpart: counters, the weights before averaging, other networks in the file,
 # identities and classes, layers that are listed twice, constants that are module arguments.
@@ -42,6 +45,9 @@ IGNORED = {
     "inception": r".*num_batches_tracked$|fc\.",
     "lpips": r"classifier\.",
     "simsiam": r".*num_batches_tracked$|predictor\.",
+    "face-api-age": r"fc/gender/",
+    "face-api-identity": r"$^",
+    "faceres-age": r"gender_pred/|.*_relu/|global_pooling/",
 }
 LEAVES = {
     "kernel": "weight",
@@ -86,6 +92,8 @@ def torch_key(kind: str, path: Path) -> str:
         path: collection, modules, leaf, as ("params", "middle_block_0", "in_norm", "scale").
     """
     collection, *modules, leaf = path
+    if kind in TFJS_KINDS:
+        return tfjs_key(kind, [*modules, leaf])
     if collection == "stats":  # of the latent DPM, beside its network
         return {"z_mean": "conds_mean", "z_std": "conds_std"}[leaf]
     layer = {

@@ -1,4 +1,4 @@
-"""The two layers that the batch-normalised networks (ResNet, DenseNet) are made of."""
+"""The layers that convolutional networks with normalised channels are made of."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 def conv(
@@ -51,3 +52,14 @@ def batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
     return nn.BatchNorm(
         use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
     )
+
+
+class Affine(nn.Module):
+    """A scale and a shift of each channel: a batch norm whose statistics are part of them."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        """Return scale x + bias."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        return x * scale + self.param("bias", nn.initializers.zeros, shape)

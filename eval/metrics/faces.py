@@ -8,6 +8,7 @@ from .batch import Batch, Features, Measure
 from .perceptual import cosine_of
 
 _SAME_PERSON = 0.5
+_SAME_PERSON_DLIB = 0.6  # the distance below which dlib's authors take two faces for one person's
 
 
 def identity(features: Features) -> Measure:
@@ -16,6 +17,17 @@ def identity(features: Features) -> Measure:
     def measure(batch: Batch, _: np.ndarray) -> Mapping[str, np.ndarray]:
         cosine = cosine_of(features, batch)
         return {"fs": cosine, "fva": (cosine > _SAME_PERSON).astype(np.float32)}
+
+    return measure
+
+
+def identity_dlib(features: Features) -> Measure:
+    """`identity_distance_dlib`, |e(x) - e(x')| of dlib's embeddings, and `same_person_dlib`."""
+
+    def measure(batch: Batch, _: np.ndarray) -> Mapping[str, np.ndarray]:
+        distance = np.linalg.norm(features(batch.inputs) - features(batch.images), axis=1)
+        same = (distance < _SAME_PERSON_DLIB).astype(np.float32)
+        return {"identity_distance_dlib": distance, "same_person_dlib": same}
 
     return measure
 

@@ -4,11 +4,12 @@ import dataclasses
 
 _IDENTITY = "identity: VGGFace2's resnet50_ft (--kind vggface2)"
 _ATTRIBUTES = "attributes: STEEX's oracle of CelebAMask-HQ (--kind mnac)"
+_DLIB = "identity_dlib: dlib's network, of `diffcf fetch faces` (--kind face-api-identity)"
 _INCEPTION = "inception: pt_inception-2015-12-05-6726825d.pth (--kind inception)"
 _SIMSIAM = "simsiam: SimSiam's checkpoint_0099.pth.tar (--kind simsiam)"
 _CLIP = "clip: the image encoder of CLIP ViT-L/14 at 336 pixels as an ONNX file"
 # Networks of faces, which other images do not need
-OF_FACES = ("identity", "attributes")
+OF_FACES = ("identity", "identity_dlib", "attributes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +142,12 @@ METRICS = {
         needs=_IDENTITY,
     ),
     "fva": Metric("fs > 0.5: the same person", "higher", "Rodríguez et al., 2021", needs=_IDENTITY),
+    "identity_distance_dlib": Metric(
+        "Euclidean distance of dlib's embeddings of x and x'", "lower", "King, 2017", needs=_DLIB
+    ),
+    "same_person_dlib": Metric(
+        "identity_distance_dlib < 0.6: the same person", "higher", "King, 2017", needs=_DLIB
+    ),
     "mnac": Metric(
         "attributes that changed, of 40", "lower", "Rodríguez et al., 2021", needs=_ATTRIBUTES
     ),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .batch import Features, Measure
-from .faces import attributes, identity
+from .faces import attributes, identity, identity_dlib
 from .images import distances
 from .metric import METRICS, OF_FACES
 from .perceptual import lpips, s3
@@ -61,6 +61,8 @@ def make_plan(
     features = networks.features
     if "identity" in features:
         measures.append(identity(features["identity"]))
+    if "identity_dlib" in features:
+        measures.append(identity_dlib(features["identity_dlib"]))
     if "attributes" in features:
         measures.append(attributes(features["attributes"], features["attributes_originals"]))
     missing = {
@@ -77,7 +79,7 @@ def make_plan(
     measures.append(reactions(predict, threshold))
     if "simsiam" in features:
         measures.append(s3(features["simsiam"]))
-    compared = (INCEPTION, "identity", *networks.own)
+    compared = (INCEPTION, "identity", "identity_dlib", *networks.own)
     sets = {name: features[name] for name in compared if name in features}
     if predict.features is not None:
         sets["regressor"] = predict.features

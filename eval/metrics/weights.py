@@ -11,6 +11,7 @@ from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.errors import UserError
 from diffcf_jax.models.caffe_resnet import mnac_input, vggface2_input
+from diffcf_jax.models.dlib_resnet import dlib_input
 from diffcf_jax.models.inception import inception_input
 from diffcf_jax.models.simsiam import simsiam_input
 
@@ -24,6 +25,7 @@ _FEATURES: Mapping[str, tuple[str, Prepare]] = {
     "inception": ("inception", inception_input),
     "identity": ("vggface2", vggface2_input),
     "simsiam": ("simsiam", simsiam_input),
+    "identity_dlib": ("face-api-identity", dlib_input),
 }
 _LPIPS = {"lpips": "alex", "lpips_vgg": "vgg", "lpips_squeeze": "squeeze"}
 _IMAGES = 16  # at a time, which bounds the memory
@@ -94,6 +96,8 @@ def _load(directory: Path, kind: str, backbone: str | None = None) -> Network:
     found = network.kind
     if found == "caffe_resnet":
         found = "vggface2" if model.get("outputs") is None else "mnac"
+    if found == "dlib_resnet":
+        found = "face-api-identity"
     if found != kind or (backbone and network.module.backbone != backbone):
         of = f" of the classifier {backbone}" if backbone else ""
         raise UserError(f"{directory} holds another network: convert it with --kind {kind}{of}")

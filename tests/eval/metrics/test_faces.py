@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eval.metrics.batch import Batch
-from eval.metrics.faces import attributes, correlation_difference, identity
+from eval.metrics.faces import attributes, correlation_difference, identity, identity_dlib
 
 
 def batch(x, y):
@@ -16,6 +16,12 @@ def test_same_person_above_half():
     cosine = [1 / np.hypot(1, 1.7), 1 / np.hypot(1, 1.8)]
     assert found["fs"] == pytest.approx(cosine, rel=1e-6)
     assert list(found["fva"]) == [1, 0]
+
+
+def test_one_person_to_dlib_below_six_tenths():
+    found = identity_dlib(lambda x: x)(batch([[0, 0], [1, 1]], [[0.3, 0.4], [1.4, 0.5]]), None)
+    assert found["identity_distance_dlib"] == pytest.approx([0.5, np.hypot(0.4, 0.5)], rel=1e-6)
+    assert list(found["same_person_dlib"]) == [1, 0]
 
 
 def test_attributes_that_flip():

@@ -17,6 +17,11 @@ from tests.regressors import onnx_files
 
 CAFFE = {"kind": "caffe_resnet", "model": {"width": 4, "blocks": [1]}, "image_size": 224}
 LPIPS = {"kind": "lpips", "model": {"backbone": "alex", "width": 4}, "image_size": 224}
+DLIB = {
+    "kind": "dlib_resnet",
+    "model": {"width": 4, "blocks": [1], "outputs": 6},
+    "image_size": 150,
+}
 SIMSIAM = {"kind": "simsiam", "model": {"width": 4, "blocks": [1]}, "image_size": 224}
 
 
@@ -24,10 +29,12 @@ def test_faces(tmp_path):
     assert "identity" not in load_networks(None)
     tiny.save(tmp_path / "identity", CAFFE)
     tiny.save(tmp_path / "attributes", {**CAFFE, "model": {**CAFFE["model"], "outputs": 40}})
+    tiny.save(tmp_path / "identity_dlib", DLIB)
     found = load_networks(tmp_path)
     assert "identity" in found and "attributes" in found and found.own == ()
     image = np.full((1, 16, 16, 3), 0.7, np.float32)
     assert found.features["identity"](image).shape == (1, 16)
+    assert found.features["identity_dlib"](image).shape == (1, 6)
     scores, published = (
         found.features[name](image) for name in ("attributes", "attributes_originals")
     )
@@ -121,6 +128,7 @@ def test_user_errors(tmp_path):
     for name, description, hint in (
         ("attributes", CAFFE, "--kind mnac"),
         ("inception", CAFFE, "--kind inception"),
+        ("identity_dlib", CAFFE, "--kind face-api-identity"),
         ("lpips_vgg", LPIPS, "--kind lpips of the classifier vgg"),
     ):
         tiny.save(tmp_path / name / name, description)

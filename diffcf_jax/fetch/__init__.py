@@ -1,0 +1,1 @@
+"""Public material from the package registries."""
