@@ -19,13 +19,13 @@ from diffcf_jax.results.statistics import holm
 
 from .attributes import Attribute, read_attributes
 from .directions import Direction, from_attributes, from_counterfactuals, from_gradients
-from .effects import measure, reconstruct, summarise
+from .effects import measure, reconstruct, summarise, whole_effect
 from .page import audit_page
 from .reverse import kept, rchange, whole_changes
 from .sheet import draw_sheet
 from .subgroups import contrasts, counterfactual_regression
 from .subject import Subject, open_subject
-from .verdict import LEVEL, judge, moved_too, rank, sentence
+from .verdict import LEVEL, excludes_zero, judge, moved_too, rank, sentence
 
 FOLDER = "audit"
 
@@ -63,10 +63,10 @@ def audit(
 
     Returns:
         What audit.json holds: `directions`, one dictionary per direction, those that are flagged
-        first (see `effects.summarise`, `verdict.judge`, `subgroups.contrasts` and
-        `reverse.rchange`), `regression`, `unsaid` (sentences on what cannot be said), `kept`, `n`,
-        `counterfactuals`, `unit`, `smallest`, `step`, `shams`, `identity` and the names of
-        `oracles` and `attributes`.
+        first (see `effects.summarise`, `effects.whole_effect`, `verdict.judge`,
+        `subgroups.contrasts` and `reverse.rchange`), `regression`, `unsaid` (sentences on what
+        cannot be said), `kept`, `n`, `counterfactuals`, `unit`, `smallest`, `step`, `shams`,
+        `identity` and the names of `oracles` and `attributes`.
 
     Raises:
         UserError: whatever is wrong with the folder, a network, the table or a number.
@@ -92,9 +92,13 @@ def audit(
             "facts": {**direction.facts, "agreement": direction.agreement},
             "size": step * float(direction.steps(subject.codes).mean()),
             **summarise(measured, subject, probes),
+            "whole": None,
             "subgroups": contrasts(measured.effect(), table),
             "rchange": rchange(subject, base, whole, direction),
         }
+        if direction.source == "attribute" and excludes_zero(row["moved"][direction.name]):
+            (one,) = (attribute for attribute in table if attribute.name == direction.name)
+            row["whole"] = whole_effect(measured, subject, probes[one.name], one)
         sheets[direction.name] = draw_sheet(subject, base, direction, step)
         row["picture"] = f"direction_{number}.png"
         rows.append(row)
@@ -168,6 +172,7 @@ def audit_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         line = {"direction": row["name"], "source": row["source"], "verdict": row["verdict"]}
         line |= _cells("effect", row["effect"])
         line |= {"p": row["effect"]["p"], "p_holm": row["effect"]["p_holm"]}
+        line |= _cells("whole", row["whole"] or dict.fromkeys(("mean", "low", "high")))
         line |= {"sham": row["sham"]["mean"], "sham_size": row["sham_size"]["mean"]}
         for name, oracle in row["oracles"].items():
             line |= _cells(f"{name}_effect", oracle["effect"]) | _cells(

@@ -7,8 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from diffcf_jax.results.statistics import Interval, bootstrap_mean, paired_difference
+from diffcf_jax.results.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    paired_difference,
+)
 
+from .attributes import Attribute
 from .directions import Direction
 from .probe import Probe
 from .subject import REGRESSOR, Subject
@@ -153,6 +159,21 @@ def summarise(measured: Measured, subject: Subject, probes: Probes) -> dict[str,
     }
 
 
+def whole_effect(
+    measured: Measured, subject: Subject, both: tuple[Probe, Probe], attribute: Attribute
+) -> Interval:
+    """What the whole attribute adds to the prediction: from 0 to 1, or a standard deviation.
+
+        sum_i tau_i / sum_i (what the probe says has moved), a ratio of means
+
+    A step moves an attribute by some part of this only; the rest is extrapolated.
+    """
+    moved = both_changes(measured.moved, both)[subject.half, np.arange(len(subject.names))]
+    unit = 1.0 if attribute.binary else attribute.values.std()
+    per = "from 0 to 1" if attribute.binary else "per standard deviation"
+    return {**bootstrap_ratio(measured.effect(), moved / unit, subject.names), "per": per}
+
+
 def moves(moved: np.ndarray, subject: Subject, probes: Probes) -> dict[str, Interval]:
     """By how many standard deviations of its probe's readings each attribute has moved."""
     found = {}
@@ -174,8 +195,10 @@ def probe_changes(
         codes: s of all images, whose readings have a standard deviation of 1 [N, D].
     """
     deviations = [probe(codes).std() for probe in both]
-    read = np.stack([
-        changes @ probe.weights / (deviation or np.inf)
-        for probe, deviation in zip(both, deviations, strict=True)
-    ])  # fmt: skip
-    return read[half, np.arange(len(changes))]
+    read = both_changes(changes, both)[half, np.arange(len(changes))]
+    return read / np.array([deviation or np.inf for deviation in deviations])[half]
+
+
+def both_changes(changes: np.ndarray, both: tuple[Probe, Probe]) -> np.ndarray:
+    """What changes of s [n, D] change in the readings of the two probes [2, n]."""
+    return np.stack([changes @ probe.weights for probe in both])

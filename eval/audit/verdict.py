@@ -1,6 +1,6 @@
 """What the numbers of a direction say, by a rule and in plain sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffcf_jax.report.numbers import with_unit
@@ -46,8 +46,6 @@ def judge(row: Mapping[str, Any], smallest: float) -> str:
 def moves_prediction(row: Mapping[str, Any], smallest: float) -> bool:
     """See `judge`."""
     effect = row["effect"]
-    if effect["mean"] is None or effect["p_holm"] is None:
-        return False
     beyond = max(smallest, row["sham_size"]["mean"])
     return effect["p_holm"] < LEVEL and abs(effect["mean"]) > beyond
 
@@ -56,7 +54,7 @@ def rank(row: Mapping[str, Any]) -> tuple[int, float]:
     """Flagged rows first, by their smallest gap, then the others by their effect."""
     if row["verdict"] == "flagged":
         return 0, -min(abs(oracle["gap"]["mean"]) for oracle in row["oracles"].values())
-    return 1, -abs(row["effect"]["mean"] or 0.0)
+    return 1, -abs(row["effect"]["mean"])
 
 
 def moved_too(row: Mapping[str, Any]) -> list[str]:
@@ -70,44 +68,49 @@ def moved_too(row: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, move in row["moved"].items()
-        if move is not own and _excludes_zero(move) and abs(move["mean"]) >= least
+        if move is not own and excludes_zero(move) and abs(move["mean"]) >= least
     ]
 
 
 def sentence(row: Mapping[str, Any], smallest: float, unit: str | None, digits: int) -> str:
     """What was found of a direction, in plain words."""
 
-    def text(value: float) -> str:
-        return with_unit(f"{abs(value):.{digits}f}", unit)
+    def signed(value: float) -> str:
+        return f"{value:+.{digits}f}".replace("-", "−")
 
-    effect = row["effect"]
-    if effect["mean"] is None:
-        return "The prediction is not finite."
-    verb = "adds" if effect["mean"] >= 0 else "takes away"
-    between = ""
-    if effect["low"] is not None:
-        between = f" (95% interval {effect['low']:.{digits}f} to {effect['high']:.{digits}f})"
-    found = f"A step {verb} {text(effect['mean'])}{between}, beyond a random edit of the same size"
-    verdict = row["verdict"]
-    if verdict == "still":
-        return f"{found}: {_why_not(row, smallest, text)}."
-    if verdict == "unjudged":
-        return f"{found}. It moves the prediction, and there is no oracle to compare with."
-    judged = []
-    for name, oracle in row["oracles"].items():
-        seen, gap = oracle["effect"]["mean"], oracle["gap"]
-        share = seen / effect["mean"]
-        if _misses(effect["mean"], gap):
-            judged.append(
-                f"{name} does not follow: it changes by {seen:.{digits}f}, and the gap is "
-                f"{text(gap['mean'])}"
+    def between(interval: Interval) -> str:
+        if interval["low"] is None:
+            return ""
+        return f" (95% interval {signed(interval['low'])} to {signed(interval['high'])})"
+
+    effect, name = row["effect"], row["name"]
+    found = (
+        f"A step along {name} changes the prediction by "
+        f"{with_unit(signed(effect['mean']), unit)}{between(effect)} beyond random edits of the "
+        "same size"
+    )
+    if row["verdict"] == "still":
+        return f"{found}: {_why_not(row, smallest, lambda x: with_unit(f'{x:.{digits}f}', unit))}."
+    parts = [found]
+    if row["whole"]:
+        parts.append(
+            f"{row['whole']['per']}, {name} changes it by {signed(row['whole']['mean'])}"
+            f"{between(row['whole'])}"
+        )
+    for oracle, seen in row["oracles"].items():
+        follows = f"{oracle} follows with {seen['effect']['mean'] / effect['mean']:.0%} of the step"
+        if _misses(effect["mean"], seen["gap"]):
+            follows = (
+                f"{oracle} does not follow: a step changes it by {signed(seen['effect']['mean'])}, "
+                f"a gap of {signed(seen['gap']['mean'])}{between(seen['gap'])}"
             )
-        else:
-            judged.append(f"{name} follows with {share:.0%} of it")
-    return f"{found}. " + "; ".join(judged).capitalize() + "."
+        parts.append(follows)
+    if row["verdict"] == "unjudged":
+        parts.append("it moves the prediction, and there is no oracle to compare with")
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
-def _why_not(row: Mapping[str, Any], smallest: float, text: Any) -> str:
+def _why_not(row: Mapping[str, Any], smallest: float, text: Callable[[float], str]) -> str:
     effect, size = abs(row["effect"]["mean"]), row["sham_size"]["mean"]
     if effect <= smallest:
         return f"no more than the smallest effect of interest, {text(smallest)}"
@@ -119,9 +122,10 @@ def _why_not(row: Mapping[str, Any], smallest: float, text: Any) -> str:
 def _misses(effect: float, gap: Interval) -> bool:
     """Whether an oracle does not follow an effect."""
     same = gap["mean"] is not None and gap["mean"] * effect > 0
-    return same and _excludes_zero(gap) and abs(gap["mean"]) >= _SHARE * abs(effect)
+    return same and excludes_zero(gap) and abs(gap["mean"]) >= _SHARE * abs(effect)
 
 
-def _excludes_zero(interval: Interval) -> bool:
+def excludes_zero(interval: Interval) -> bool:
+    """Whether an interval is known and lies on one side of 0."""
     low, high = interval["low"], interval["high"]
     return low is not None and high is not None and (low > 0 or high < 0)

@@ -81,7 +81,7 @@ def test_holm_adjusts_for_the_number_of_tests():
 def test_a_ratio_of_means_counts_images():
     b = np.array([1.0, 2, 3, 4, 5, 6])
     noise = np.array([0.1, -0.1, 0.2, -0.2, 0.1, -0.1])
-    images = list("aabbcc")
+    images = list("abcdef")
     found = bootstrap_ratio(2 * b + noise, b, images)
     assert found["mean"] == pytest.approx(2) and found["n"] == 6
     assert 1.9 < found["low"] < 2 < found["high"] < 2.1

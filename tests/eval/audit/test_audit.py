@@ -10,11 +10,11 @@ import pytest
 
 from diffcf_jax.data.squares import Squares
 from diffcf_jax.errors import UserError
-from diffcf_jax.main import main
 from diffcf_jax.results.log import read_results, write_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from diffcf_jax.workdir import write_config
+from eval.audit.__main__ import main
 from eval.audit.audit import audit
 from eval.audit.verdict import VERDICTS
 from tests import tiny
@@ -60,7 +60,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(run):
     out, table = run
-    assert main(["audit", str(out), f"--attributes={table}", "--clusters=2", "--shams=1"]) == 0
+    assert main([str(out), f"--attributes={table}", "--clusters=2", "--shams=1"]) == 0
     return json.loads((out / "audit" / "audit.json").read_text())
 
 
