@@ -33,6 +33,10 @@ _COMMANDS = {
         "Check how a regressor of any format is read.",
     ),
     "diagnose": ("diffcf_jax.eval.diagnose.__main__:main", "Choose a method's options by tables."),
+    "geometry": (
+        "diffcf_jax.eval.geometry.__main__:main",
+        "Measure the tangent space and nearest points of a Diff-AE-RE run.",
+    ),
     "convert": ("diffcf_jax.checkpoint.convert:main", "Import a PyTorch original's checkpoint."),
     "export": ("diffcf_jax.checkpoint.export:main", "Export weights with the originals' keys."),
     "parity": ("diffcf_jax.eval.parity.__main__:main", "Compare with recorded original numbers."),

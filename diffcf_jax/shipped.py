@@ -18,6 +18,7 @@ _IN_CLONE = {
     "paper": ("python -m eval.protocols.paper", "eval/protocols/paper.py"),
     "ablate": ("python -m eval.protocols.ablate", "eval/protocols/ablate.py"),
     "diagnose": ("python -m eval.diagnose", "eval/diagnose/__main__.py"),
+    "geometry": ("python -m eval.geometry", "eval/geometry/__main__.py"),
     "convert": ("python -m diffcf_jax.checkpoint.convert", "checkpoint/convert.py"),
     "export": ("python -m diffcf_jax.checkpoint.export", "checkpoint/export.py"),
     "parity": ("python -m eval.parity", "eval/parity/__main__.py"),
