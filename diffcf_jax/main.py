@@ -26,6 +26,7 @@ _COMMANDS = {
     "report": ("diffcf_jax.report.command:report", "Write the report of a finished run anew."),
     "figure": ("diffcf_jax.report.command:figure", "Draw figures and animations of a run."),
     "compare": ("diffcf_jax.eval.metrics.compare:main", "Compare measured runs, image by image."),
+    "audit": ("diffcf_jax.eval.audit.__main__:main", "Find what else a regressor reads."),
     "ablate": ("diffcf_jax.eval.protocols.ablate:main", "Try other values of a config's keys."),
     "paper": ("diffcf_jax.eval.protocols.paper:main", "Reproduce a table of the paper."),
     "check-regressor": (

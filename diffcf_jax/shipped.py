@@ -17,6 +17,7 @@ _IN_CLONE = {
     "compare": ("python -m eval.metrics.compare", "eval/metrics/compare.py"),
     "paper": ("python -m eval.protocols.paper", "eval/protocols/paper.py"),
     "ablate": ("python -m eval.protocols.ablate", "eval/protocols/ablate.py"),
+    "audit": ("python -m eval.audit", "eval/audit/__main__.py"),
     "diagnose": ("python -m eval.diagnose", "eval/diagnose/__main__.py"),
     "geometry": ("python -m eval.geometry", "eval/geometry/__main__.py"),
     "convert": ("python -m diffcf_jax.checkpoint.convert", "checkpoint/convert.py"),

@@ -33,8 +33,9 @@ from diffcf_jax.workdir import read_config
 Row = Mapping[str, Any]  # as in results.jsonl
 
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("core", "chart", "compare", "case", "cases", "verdicts", "start")
+_SCRIPTS = ("core", "chart", "compare", "case", "cases", "verdicts", "judge", "start")
 _STYLES = ("report", "case", "cases")
+_AUDIT = "audit/audit.html"  # where `diffcf audit` leaves its page
 _METHODS = {"ac-re": "AC-RE", "diffae-re": "Diff-AE-RE", "hybrid": "Hybrid"}
 
 
@@ -107,7 +108,8 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         errors=[row for row in rows if "error" in row],
         versions=summary["versions"], seed=config.get("seed"),
         hashes=hashes, again=again(config), config_file=config_file(config),
-        data=_as_script({
+        audit=_AUDIT if (folder / _AUDIT).is_file() else None,
+        data=as_script({
             "cases": cases.items, "images": cases.images, "scale": cases.scale, "unit": unit,
             "threshold": threshold, "digits": digits, "run": folder.resolve().name,
             "digest": hashlib.sha256(strict_json(results).encode()).hexdigest()[:16],
@@ -200,7 +202,7 @@ def _distances(folder: Path, group: Sequence[Row]) -> list[tuple[int, int, float
     ]
 
 
-def _as_script(value: Mapping[str, Any]) -> Markup:
+def as_script(value: Mapping[str, Any]) -> Markup:
     """JSON that no HTML parser takes for a tag or a comment."""
     text = json.dumps(json.loads(strict_json(value)), separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))

@@ -26,14 +26,14 @@ def render(
     Args:
         folder: of the template; those of the report can be imported from it.
         name: of the template, without its suffix.
-        scripts: files beside it, without their suffix, which become one script.
+        scripts: files beside it, or of the report, without their suffix, which become one script.
         styles: the same of its style sheets; None: the one that has its name.
         values: for the template, which also gets `style`, `script` and `policy`, a Content Security
             Policy that allows these two and embedded images only.
     """
-    script = "".join((folder / f"{part}.js").read_text("utf-8") for part in scripts)
+    script = "".join(_text(folder, f"{part}.js") for part in scripts)
     parts = (name,) if styles is None else styles
-    style = "".join((folder / f"{part}.css").read_text("utf-8") for part in parts)
+    style = "".join(_text(folder, f"{part}.css") for part in parts)
     allowed = f"'{_hash(script)}'" if script else "'none'"
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src {allowed}; "
@@ -51,6 +51,11 @@ def fragment(folder: Path, name: str, **values: Any) -> str:
 def macros(folder: Path, name: str) -> ModuleType:
     """The macros of a template, as functions that return markup."""
     return _environment(folder).get_template(f"{name}.html").module
+
+
+def _text(folder: Path, name: str) -> str:
+    path = folder / name
+    return (path if path.is_file() else _REPORT / name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

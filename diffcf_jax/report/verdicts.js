@@ -11,34 +11,22 @@ function readVerdicts() {
   }
 }
 
-function judge(verdict) {
-  const {id} = cases[current];
+// The same verdict again takes it back.
+function setVerdict(id, verdict) {
   if (verdicts[id] === verdict) delete verdicts[id];
   else verdicts[id] = verdict;
   try {
     localStorage.setItem(KEY, JSON.stringify(verdicts));
   } catch {}
-  showVerdict();
-  refresh();
 }
 
-function showVerdict() {
-  for (const button of document.querySelectorAll("[data-verdict]")) {
-    button.setAttribute("aria-pressed", verdicts[cases[current].id] === button.dataset.verdict);
-  }
-}
-
-function exported() {
-  const found = cases.filter(({id}) => id in verdicts).map(({id, name, target, answer, after}) => (
-    {id, name, target, answer, after, verdict: LABELS[verdicts[id]]}));
+function exportedAs(describe) {
+  const found = cases.filter(({id}) => id in verdicts).map(item => (
+    {...describe(item), verdict: LABELS[verdicts[item.id]]}));
   return JSON.stringify({run: data.run, digest: data.digest, judged: found.length, of: cases.length, verdicts: found}, null, 2);
 }
 
-viewer.querySelector(".verdict").addEventListener("click", event => {
-  const button = event.target.closest("[data-verdict]");
-  if (button) judge(button.dataset.verdict);
-});
-byId("export").addEventListener("click", () => {
-  const href = `data:application/json;charset=utf-8,${encodeURIComponent(exported())}`;
+function saveVerdicts(text) {
+  const href = `data:application/json;charset=utf-8,${encodeURIComponent(text)}`;
   make("a", {href, download: `${data.run} verdicts.json`}).click();
-});
+}

@@ -4,7 +4,8 @@ Several results of one image (its targets, its answers) are not independent. Int
 draw whole images, and tests see one number per image.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -48,14 +49,57 @@ def bootstrap_mean(
     low = high = mean = float(x.mean())
     means = sums / counts
     if np.ptp(means) > 4 * np.finfo(float).eps * np.abs(means).max():
-        from scipy import stats  # here, because importing it takes half a second
+        low, high = _bca(lambda s, n, axis: s.sum(axis) / n.sum(axis), (sums, counts), True)
+    return {"mean": mean, "low": low, "high": high, "n": int(x.size)}
 
-        low, high = stats.bootstrap(
-            (sums, counts), lambda s, n, axis: s.sum(axis) / n.sum(axis), paired=True,
-            n_resamples=_RESAMPLES, batch=max(1, 10_000_000 // len(sums)), method="BCa",
-            rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-    return {"mean": mean, "low": float(low), "high": float(high), "n": int(x.size)}
+
+def bootstrap_ratio(
+    numerators: Iterable[float], denominators: Iterable[float], images: Sequence[Hashable]
+) -> Interval:
+    """Ratio of two means of the same results with its 95% interval, as `bootstrap_mean`.
+
+        mean = sum_i sum_j a_ij / sum_i sum_j b_ij
+
+    Args:
+        numerators: a, one per result; where a or b is not finite, the result is left out.
+        denominators: b.
+        images: the image of each result.
+
+    Returns:
+        {"mean", "low", "high", "n"}; the first three are None where b sums to 0.
+    """
+    a, b = (np.array([float(v) for v in values]) for values in (numerators, denominators))
+    used = np.isfinite(a) & np.isfinite(b)
+    n = int(used.sum())
+    if not n or not b[used].sum():
+        return {"mean": None, "low": None, "high": None, "n": n}
+    index = _indices([image for image, use in zip(images, used, strict=True) if use])
+    sums = [np.bincount(index, weights=values[used]) for values in (a, b)]
+    low = high = ratio = float(sums[0].sum() / sums[1].sum())
+    if np.ptp(sums[0] - ratio * sums[1]) > 8 * np.finfo(float).eps * np.abs(sums).max():
+        low, high = _bca(lambda s, n, axis: s.sum(axis) / n.sum(axis), sums, True)
+    return {"mean": ratio, "low": low, "high": high, "n": n}
+
+
+def bootstrap_contrast(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Difference of the means of two groups of images, mean(a) - mean(b), with its 95% interval.
+
+    Args:
+        a: one value per image of the first group.
+        b: the same of the second; no image is in both.
+
+    Returns:
+        {"mean", "low", "high", "n"}; the first three are None where a group has less than 2 images.
+    """
+    groups = [np.asarray(values, np.float64) for values in (a, b)]
+    groups = [values[np.isfinite(values)] for values in groups]
+    n = sum(map(len, groups))
+    if min(map(len, groups)) < 2:
+        return {"mean": None, "low": None, "high": None, "n": n}
+    low = high = mean = float(groups[0].mean() - groups[1].mean())
+    if max(map(np.ptp, groups)) > 4 * np.finfo(float).eps * max(np.abs(v).max() for v in groups):
+        low, high = _bca(lambda x, y, axis: x.mean(axis) - y.mean(axis), groups, False)
+    return {"mean": mean, "low": low, "high": high, "n": n}
 
 
 def paired_difference(
@@ -105,6 +149,23 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(known) - rank) * value))
         adjusted[i] = largest
     return adjusted
+
+
+def _bca(
+    statistic: Callable[..., np.ndarray], samples: Sequence[np.ndarray], paired: bool
+) -> tuple[float | None, float | None]:
+    """The 95% BCa interval of a statistic (*samples, axis); None where it is not defined."""
+    from scipy import stats  # here, because importing it takes half a second
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # its ends are NaN
+        found = stats.bootstrap(
+            tuple(samples), statistic, paired=paired, n_resamples=_RESAMPLES,
+            batch=max(1, 10_000_000 // max(map(len, samples))), method="BCa",
+            rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    low, high = (float(end) if np.isfinite(end) else None for end in found)
+    return (low, high) if None not in (low, high) else (None, None)
 
 
 def _indices(labels: Iterable[Hashable]) -> np.ndarray:

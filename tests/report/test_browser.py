@@ -1,13 +1,7 @@
 """The script of the report and its security policy in headless Chromium, if there is one."""
 
-import base64
-import hashlib
-import html
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -15,18 +9,15 @@ import pytest
 
 from diffcf_jax.report.html import write_report
 from diffcf_jax.results.log import read_results, write_results
+from tests.browsing import browse
 from tests.report.runs import EVIL, make_run
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FIRST, SECOND, THIRD = (EVIL.replace("x ", f"{i} ") for i in range(3))
-BROWSER = os.environ.get("CHROME") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What tests/report/browser.js found on a page with three results."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on PATH and none named by CHROME")
     folder = tmp_path_factory.mktemp("browser")
     make_run(folder)
     rows = read_results(folder)
@@ -38,25 +29,7 @@ def found(tmp_path_factory):
     write_results(folder, rows)
     text = write_report(folder).read_text()
     script = (Path(__file__).parent / "browser.js").read_text()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = html.escape(f"script-src 'sha256-{digest}' ", quote=True)
-    policy = policy.replace("&#x27;", "&#39;")
-    assert text.count("script-src ") == 1
-    text = text.replace("script-src ", policy).replace(
-        "<title>", f"<script>{script}</script><title>", 1
-    )
-    page = folder / "page.html"
-    page.write_text(text)
-    run = subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", f"--user-data-dir={folder / 'profile'}",
-            "--window-size=1400,1000", "--virtual-time-budget=3000", "--dump-dom", 
-            f"{page.as_uri()}#{quote(SECOND)}",
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return json.loads(html.unescape(re.search("<title>(.*?)</title>", run.stdout, re.DOTALL)[1]))
+    return browse(text, script, folder, f"#{quote(SECOND)}")
 
 
 def test_columns_sort_both_ways(found):

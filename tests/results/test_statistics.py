@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffcf_jax.results.statistics import bootstrap_mean, holm, paired_difference
+from diffcf_jax.results.statistics import (
+    bootstrap_contrast,
+    bootstrap_mean,
+    bootstrap_ratio,
+    holm,
+    paired_difference,
+)
 
 
 def test_bootstrap_agrees_with_the_normal_interval():
@@ -70,3 +76,31 @@ def test_holm_adjusts_for_the_number_of_tests():
     assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_a_ratio_of_means_counts_images():
+    b = np.array([1.0, 2, 3, 4, 5, 6])
+    noise = np.array([0.1, -0.1, 0.2, -0.2, 0.1, -0.1])
+    images = list("aabbcc")
+    found = bootstrap_ratio(2 * b + noise, b, images)
+    assert found["mean"] == pytest.approx(2) and found["n"] == 6
+    assert 1.9 < found["low"] < 2 < found["high"] < 2.1
+    exact = bootstrap_ratio(2 * b, b, images)
+    assert exact["low"] == exact["mean"] == exact["high"] == pytest.approx(2)
+    assert bootstrap_ratio([1.0, np.nan], [2.0, 1], ["a", "b"])["mean"] == 0.5
+    assert bootstrap_ratio([1.0, 1], [1.0, -1], ["a", "b"])["mean"] is None
+    # Ones below are a mean.
+    ones = bootstrap_ratio(b, np.ones(6), images)
+    assert ones == pytest.approx(bootstrap_mean(b, images))
+
+
+def test_a_contrast_is_that_of_two_independent_groups():
+    random = np.random.default_rng(0)
+    a, b = random.normal(3, 1, 200), random.normal(1, 2, 300)
+    found = bootstrap_contrast(a, b)
+    half = 1.96 * np.sqrt(a.var(ddof=1) / 200 + b.var(ddof=1) / 300)
+    assert found["mean"] == pytest.approx(a.mean() - b.mean()) and found["n"] == 500
+    assert found["low"] == pytest.approx(found["mean"] - half, abs=0.05)
+    assert found["high"] == pytest.approx(found["mean"] + half, abs=0.05)
+    assert bootstrap_contrast([1.0, 1], [0.0, 0]) == {"mean": 1, "low": 1, "high": 1, "n": 4}
+    assert bootstrap_contrast([1.0], [0.0, 0])["mean"] is None

@@ -1,0 +1,295 @@
+"""What an audit looks at: the results of a run, as images and as codes, and what reads them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffcf_jax.checkpoint.network import Network
+from diffcf_jax.checkpoint.store import load_network
+from diffcf_jax.counterfactual.diffae_re import DiffAERE
+from diffcf_jax.counterfactual.types import quantize
+from diffcf_jax.diffusion import sampler
+from diffcf_jax.errors import UserError
+from diffcf_jax.files import read_image
+from diffcf_jax.inputs import parse_method
+from diffcf_jax.regressors.readings import (
+    Oracles,
+    Predict,
+    Reader,
+    open_reader,
+    oracle_sections,
+    predictor,
+    spec_of,
+)
+from diffcf_jax.results.log import image_path, order_of, read_results
+from diffcf_jax.shipped import command
+from diffcf_jax.target import ends
+from diffcf_jax.workdir import read_config
+
+from ..metrics.batch import Features, in_batches
+from ..metrics.weights import load_networks
+from .directions import Space, split
+
+BATCH = 16  # images at a time, whatever is computed: results do not depend on it
+LEAST = 4  # images
+
+REGRESSOR = "regressor"
+
+
+class Latent:
+    """A Diff-AE as functions of arrays, each compiled once, for BATCH images.
+
+    Args:
+        network: the Diff-AE.
+        regressor: the explained one.
+        options: steps of inversion and decoding.
+    """
+
+    def __init__(self, network: Network, regressor: Reader, options: DiffAERE):
+        method = options.bind(network, regressor.apply)
+        v = network.variables, regressor.variables
+
+        def model(variables: Any, z: jax.Array) -> sampler.Model:
+            return sampler.bind(method.predict, variables, z)
+
+        def render(variables: Any, z: jax.Array, x_T: jax.Array, remat: bool) -> jax.Array:
+            return sampler.decode(method.decoding, model(variables, z), x_T, remat) / 2 + 0.5
+
+        def predict(z: jax.Array, x_T: jax.Array, v: Any) -> jax.Array:
+            return regressor.apply(v[1], render(v[0], z, x_T, True)).sum()
+
+        encode = jax.jit(lambda v, x: method.encode(v[0], 2 * x - 1))
+        invert = jax.jit(
+            lambda v, x, z: sampler.invert(method.inversion, model(v[0], z), 2 * x - 1)
+        )
+        draw = jax.jit(lambda v, z, x_T: quantize(render(v[0], z, x_T, False)))
+        gradient = jax.jit(lambda v, z, x_T: jax.grad(predict)(z, x_T, v))
+        self._encode = in_batches(lambda x: encode(v, x), BATCH)
+        self._invert = in_batches(lambda x, z: invert(v, x, z), BATCH)
+        self._render = in_batches(lambda z, x_T: draw(v, z, x_T), BATCH)
+        self._gradient = in_batches(lambda z, x_T: gradient(v, z, x_T), BATCH)
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """z_sem [B, D] of images [B, H, W, 3] in [0, 1]."""
+        return self._encode(images)
+
+    def invert(self, images: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """x_T [B, H, W, 3] of images in [0, 1]."""
+        return self._invert(images, z)
+
+    def render(self, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
+        """Images [B, H, W, 3] in [0, 1], rounded to 8 bits as they would be saved."""
+        return self._render(z.astype(np.float32), x_T)
+
+    def gradient(self, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
+        """The gradient of the prediction for the image by z [B, D]."""
+        return self._gradient(z.astype(np.float32), x_T)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What is audited.
+
+    Attributes:
+        names: of the images.
+        images: the inputs, float32 [N, H, W, 3] in [0, 1].
+        codes: their standardised codes s [N, D].
+        x_T: their stochastic codes.
+        half: of each image, see `split`.
+        image_of: the image of each counterfactual that reached its target, int [M].
+        changes: what each of these changed in s [M, D].
+        before: the prediction for the reconstruction [M].
+        after: the prediction for the counterfactual [M].
+        space: how codes are standardised.
+        latent: the generator.
+        readers: what reads a number in images [B, H, W, 3], B at most BATCH: the regressor first,
+            then the oracles, all in the label's unit.
+        identity: features of a person; None: there is no such network.
+        unit: of the label.
+        threshold: of success.
+        seed: of all draws.
+    """
+
+    names: Sequence[str]
+    images: np.ndarray
+    codes: np.ndarray
+    x_T: np.ndarray
+    half: np.ndarray
+    image_of: np.ndarray
+    changes: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    space: Space
+    latent: Latent
+    readers: Mapping[str, Predict]
+    identity: Features | None
+    unit: str | None
+    threshold: float
+    seed: int
+
+    @property
+    def oracles(self) -> list[str]:
+        """Names of the oracles."""
+        return [name for name in self.readers if name != REGRESSOR]
+
+    def render(self, change: np.ndarray, which: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Images whose codes s have changed by [n, D]; `which` are the images [n], default all."""
+        s = self.codes[which] + change
+        return self.latent.render(self.space.mean + self.space.change(s), self.x_T[which])
+
+    def read(self, images: np.ndarray, name: str = REGRESSOR) -> np.ndarray:
+        """Predictions [n] for any number of images."""
+        parts = range(0, len(images), BATCH)
+        return np.concatenate([self.readers[name](images[i : i + BATCH]) for i in parts])
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Standardised codes [n, D] of images."""
+        return self.space.standardise(self.latent.encode(images))
+
+    def gradients(self) -> np.ndarray:
+        """The gradient of the prediction by s, for each image [N, D]."""
+        z = self.space.mean + self.space.change(self.codes)
+        return self.space.change(self.latent.gradient(z, self.x_T))
+
+    def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """How far images are from others [n]: 1 - cosine of the identities, or mean |a - b|."""
+        if self.identity is None:
+            return np.abs(a - b).mean((1, 2, 3), dtype=np.float64)
+        p, q = self.identity(a), self.identity(b)
+        norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
+        return 1 - (p * q).sum(1) / np.maximum(norms, 1e-8)
+
+
+def open_subject(
+    folder: Path,
+    *,
+    limit: int | None = None,
+    generator: str | Path | None = None,
+    regressor: str | Path | None = None,
+    oracle: str | Path | None = None,
+    oracles: Oracles | None = None,
+    weights: str | Path | None = None,
+) -> Subject:
+    """Open the results of a finished run of Diff-AE-RE or the hybrid.
+
+    Args:
+        folder: the results.
+        limit: look at the first images only.
+        generator: network directory; None: the one in the run's config, as for the others.
+        regressor: see `evaluate`.
+        oracle: see `evaluate`.
+        oracles: see `evaluate`.
+        weights: a folder with the network `identity`, see `evaluate`.
+
+    Raises:
+        UserError: whatever is wrong with the folder, its config or a network.
+    """
+    config = read_config(folder, f"run {command('explain')} again with this folder as --workdir")
+    rows = [row for row in sorted(read_results(folder), key=order_of) if "error" not in row]
+    if config is None or not isinstance(config.get("method"), Mapping):
+        raise UserError(f"{folder} has no config.json of a run: give the --workdir of a run")
+    method = parse_method(config["method"])
+    if method.generator_kind != "diffae":
+        raise UserError(
+            f"{folder} holds results of {method.name}, which changes pixels and has no code to "
+            "move in: give results of diffae-re or hybrid"
+        )
+    names = list(dict.fromkeys(row["name"] for row in rows))[:limit]
+    if len(names) < LEAST:
+        raise UserError(f"{folder} has {len(names)} images; an audit needs {LEAST} at least")
+    place = {name: i for i, name in enumerate(names)}
+    used = [row for row in rows if row["name"] in place and _reached(row)]
+    if not used:
+        raise UserError(
+            f"{folder} holds no counterfactual that reached its target: there is no change to audit"
+        )
+    judges = _judges(config, regressor, oracle, oracles)
+    source = _section(config, "generator", generator, "checkpoint").get("checkpoint")
+    if missing := "generator" if not source else "" if REGRESSOR in judges else REGRESSOR:
+        raise UserError(f"the config of {folder} names no {missing}.checkpoint: give --{missing}")
+    network = load_network(source)
+    reader = open_reader(spec_of(judges[REGRESSOR]), judges[REGRESSOR])
+    readers = {name: predictor(spec_of(one), one, BATCH) for name, one in judges.items()}
+    identity = load_networks(weights).features.get("identity") if weights else None
+    steps = {key: getattr(method, key) for key in ("inversion_steps", "decode_steps", "precision")}
+    latent = Latent(network, reader, DiffAERE(**steps))
+    size = network.description["image_size"]
+    first = {row["name"]: row for row in reversed(rows)}
+    images = _read(folder, [first[name] for name in names], "input", size)
+    z = latent.encode(images)
+    x_T = latent.invert(images, z)
+    space = Space.of(z)
+    # The search starts from the reconstruction, whose code is not quite that of the input.
+    start = "input" if method.name == "hybrid" else "reconstruction"
+    codes = [latent.encode(_read(folder, used, key, size)) for key in (start, "cf")]
+    before, after = (
+        np.array([row[key] for row in used], np.float64) for key in (f"y_{_Y[start]}", "y_final")
+    )
+    return Subject(
+        names=names,
+        images=images,
+        codes=space.standardise(z),
+        x_T=x_T,
+        half=split(names),
+        image_of=np.array([place[row["name"]] for row in used]),
+        changes=space.standardise(codes[1]) - space.standardise(codes[0]),
+        before=before,
+        after=after,
+        space=space,
+        latent=latent,
+        readers=readers,
+        identity=identity,
+        unit=reader.unit.name,
+        threshold=method.threshold,
+        seed=int(config.get("seed", 0)),
+    )
+
+
+_Y = {"input": "initial", "reconstruction": "reconstruction"}
+
+
+def _reached(row: Mapping[str, Any]) -> bool:
+    """Whether a result counts: a success, or one that goes as far as it can, with its numbers."""
+    known = None not in (row["y_initial"], row["y_reconstruction"], row["y_final"])
+    return known and (row["success"] or not ends(row["target"]))
+
+
+def _judges(
+    config: Mapping[str, Any],
+    regressor: str | Path | None,
+    oracle: str | Path | None,
+    oracles: Oracles | None,
+) -> dict[str, Mapping[str, Any]]:
+    """The sections of the regressor and the oracles, of the config or as given."""
+    found = {REGRESSOR: _section(config, REGRESSOR, regressor, "model")}
+    found["oracle"] = _section(config, "oracle", oracle, "model")
+    more = oracle_sections(config.get("oracles") or "" if oracles is None else oracles)
+    found |= {spec_of(one) if name in found else name: one for name, one in more.items()}
+    return {name: one for name, one in found.items() if spec_of(one)}
+
+
+def _section(
+    config: Mapping[str, Any], role: str, given: str | Path | None, key: str
+) -> Mapping[str, Any]:
+    """A section of the config, in which a given network takes the place of the one named there."""
+    found = config.get(role)
+    found = found if isinstance(found, Mapping) else {}
+    return {**found, key: str(given)} if given else found
+
+
+def _read(folder: Path, rows: Sequence[Mapping[str, Any]], key: str, size: int) -> np.ndarray:
+    """Saved images, float32 [n, size, size, 3] in [0, 1]."""
+    found = []
+    for row in rows:
+        image = read_image(image_path(folder, row, key))
+        if image.shape != (size, size, 3):
+            raise UserError(
+                f"{folder / row[key]} is not an RGB image of {size} pixels, which the generator "
+                "needs: give the generator of this run"
+            )
+        found.append(image)
+    return np.stack(found).astype(np.float32) / 255
