@@ -3,8 +3,8 @@
 Its training squares have a background that is nearly as bright as the square is red (`planted`), as
 a photographer might light every old face from the left. It starts from the shipped regressor, and
 noise in red (`color_noise`) makes the square itself unreliable: the background is then the better
-sign, in green and blue alone. On squares whose background says nothing it is wrong, and an audit has
-to find out why.
+sign, in green and blue alone. On squares whose background says nothing it is wrong, and an audit
+has to find out why.
 
 python train.py --config configs/train/squares_planted.py --workdir runs/squares_planted
 """

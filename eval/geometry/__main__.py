@@ -20,7 +20,8 @@ from diffcf_jax import cli, shipped
 from diffcf_jax.files import inside, make_folder, write_file
 from diffcf_jax.jsonfile import strict_json
 
-from .figure import draw, save
+from ..figure import figure_bytes
+from .figure import draw
 from .measure import measure, summarise
 from .measures import CUT, PATH
 from .paragraph import paragraph
@@ -63,7 +64,7 @@ def geometry(results: str | Path, limit: int = 4, values: int = 32) -> dict[str,
     files = {
         "geometry.json": (strict_json(found, indent=2) + "\n").encode(),
         "geometry.txt": f"{text}\n".encode(),
-        **{f"geometry.{form}": save(figure, form) for form in ("png", "svg")},
+        **{f"geometry.{form}": figure_bytes(figure, form) for form in ("png", "svg")},
     }
     for name, data in files.items():
         write_file(inside(folder, f"geometry/{name}"), data)

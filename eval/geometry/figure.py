@@ -1,14 +1,12 @@
 """The figure of a measurement: spectrum, tangent space, path, and nearest point."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffcf_jax.errors import UserError
-
+from ..figure import new_figure
 from .measures import CUT, PATH
 
 if TYPE_CHECKING:
@@ -24,14 +22,7 @@ def draw(cases: Sequence[Mapping[str, Any]]) -> "Figure":
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(
-            "The figure is drawn by matplotlib, which is not installed: pip install "
-            "'diffcf_jax[plot]'."
-        ) from None
-    figure = Figure(figsize=(8.5, 6.4), dpi=150, layout="constrained")
+    figure = new_figure(8.5, 6.4)
     places = figure.subplots(2, 2)
     for panel, place in zip((_spectrum, _tangent, _cycle, _nearest), places.flat, strict=True):
         panel(place, cases)
@@ -40,16 +31,6 @@ def draw(cases: Sequence[Mapping[str, Any]]) -> "Figure":
         place.xaxis.label.set_fontsize(8)
         place.yaxis.label.set_fontsize(8)
     return figure
-
-
-def save(figure: "Figure", form: str) -> bytes:
-    """Return the bytes of a figure, "png" or "svg"; the same figure gives the same bytes."""
-    import matplotlib
-
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "geometry"}):
-        figure.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None)
-    return file.getvalue()
 
 
 def _spectrum(place: Any, cases: Sequence[Mapping[str, Any]]) -> None:

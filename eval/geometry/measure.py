@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .jacobian import effective_rank, spectrum
@@ -120,9 +119,7 @@ def _measure(
             "expected of a random change": math.sqrt(kept / n),
         },
         "tangent_by_k": {name: share.tolist() for name, share in shares.items()},
-        "cycle": dataclasses.asdict(
-            cycle(probe.encode, lambda z: probe.decode(case, z), codes)
-        ),
+        "cycle": dataclasses.asdict(cycle(probe.encode, lambda z: probe.decode(case, z), codes)),
         "nearest_at_start": dataclasses.asdict(nearest(start, change, gradient_0, rise)),
         "nearest": dataclasses.asdict(nearest(end, change, gradient, rise)),
         "lengths": dataclasses.asdict(lengths(images, start, gradient_0, rise)),

@@ -9,7 +9,9 @@ _NEAR = 30  # degrees
 _FOLLOWED = 0.8  # of Delta z
 
 
-def paragraph(cases: Sequence[Mapping[str, Any]], summary: Mapping[str, Mapping[str, float]]) -> str:
+def paragraph(
+    cases: Sequence[Mapping[str, Any]], summary: Mapping[str, Mapping[str, float]]
+) -> str:
     """Return the paragraph.
 
     Args:

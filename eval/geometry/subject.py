@@ -74,7 +74,8 @@ def open_subject(folder: Path, limit: int) -> Subject:
 
     Args:
         folder: the `--workdir` of a finished run.
-        limit: counterfactuals, spread evenly over those that reach their target.
+        limit: counterfactuals, spread evenly over those that reach their target; one that is the
+            reconstruction itself is left out.
 
     Raises:
         UserError: it is a run of another method, or restricted by masks; no counterfactual reaches
@@ -105,6 +106,12 @@ def open_subject(folder: Path, limit: int) -> Subject:
     method = options.bind(generator, apply_of(regressor), held_by(regressor))
     params = {"generator": generator.variables, "regressor": regressor.variables}
     cases = [_case(folder, row, method, params, unit) for row in rows]
+    cases = [case for case in cases if not np.array_equal(case.z, case.z_0)]
+    if not cases:
+        raise UserError(
+            f"{folder} holds no counterfactual that a search has moved: the inputs meet their "
+            "targets."
+        )
     return Subject(method, params, _oracles(config), unit, cases)
 
 
@@ -123,7 +130,7 @@ def _case(
     wanted = unit.normalise_target(parse_target(target) if isinstance(target, str) else target)
     accept, aim = bounds(wanted, float(method.regressor(params["regressor"], image[None])[0]))
     query = Query(image, jnp.ones_like(image[..., :1]), jnp.asarray(accept), jnp.asarray(aim))
-    state = _search(method, params, query)
+    state = search(method, params, query)
     saved = read_image(image_path(folder, row, "cf")).astype(np.float64) / 255
     error = float(np.abs(np.asarray(state.result.image) - saved).mean())
     if not error <= _MOST_DIFFERENT:
@@ -136,7 +143,7 @@ def _case(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _search(method: DiffAEREMethod, params: Any, query: Query) -> DiffAEREState:
+def search(method: DiffAEREMethod, params: Any, query: Query) -> DiffAEREState:
     """The whole search for one counterfactual; it draws no random number."""
     start = method.init(params, query, jax.random.PRNGKey(0))
     return jax.lax.while_loop(
