@@ -38,6 +38,10 @@ _COMMANDS = {
         "diffcf_jax.fetch.__main__:main",
         "Fetch public faces and regressors of their ages.",
     ),
+    "geometry": (
+        "diffcf_jax.eval.geometry.__main__:main",
+        "Measure the tangent space and nearest points of a Diff-AE-RE run.",
+    ),
     "convert": ("diffcf_jax.checkpoint.convert:main", "Import a PyTorch original's checkpoint."),
     "export": ("diffcf_jax.checkpoint.export:main", "Export weights with the originals' keys."),
     "parity": ("diffcf_jax.eval.parity.__main__:main", "Compare with recorded original numbers."),

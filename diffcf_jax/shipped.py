@@ -20,6 +20,7 @@ _IN_CLONE = {
     "audit": ("python -m eval.audit", "eval/audit/__main__.py"),
     "diagnose": ("python -m eval.diagnose", "eval/diagnose/__main__.py"),
     "fetch": ("python -m diffcf_jax.fetch", "fetch/__main__.py"),
+    "geometry": ("python -m eval.geometry", "eval/geometry/__main__.py"),
     "convert": ("python -m diffcf_jax.checkpoint.convert", "checkpoint/convert.py"),
     "export": ("python -m diffcf_jax.checkpoint.export", "checkpoint/export.py"),
     "parity": ("python -m eval.parity", "eval/parity/__main__.py"),

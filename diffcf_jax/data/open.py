@@ -48,8 +48,8 @@ def open_training_data(data: Mapping[str, Any], image_size: int) -> tuple[Any, A
     Args:
         data: `name`, one of `TRAINED_ON`; `path`, the folder of all but the squares; for "labelled"
             `labels`, the table, and `held_out`, the share of held-out images (see `open_labelled`);
-            for "celeba-hq" `attribute`, which is the label; for the squares `distraction`
-            and `ends` of `VariedSquares`.
+            for "celeba-hq" `attribute`, which is the label; for the squares `distraction`,
+            `ends` and `planted` of `VariedSquares`.
         image_size: width and height that the network expects, in pixels.
 
     Raises:
@@ -57,7 +57,8 @@ def open_training_data(data: Mapping[str, Any], image_size: int) -> tuple[Any, A
     """
     name, path = _name_and_path(data, TRAINED_ON)
     if name == "squares":
-        varied = {key: data[key] for key in ("distraction", "ends") if data.get(key)}
+        keys = ("distraction", "ends", "planted")
+        varied = {key: data[key] for key in keys if data.get(key)}
         return VariedSquares(**varied) if varied else Squares("train"), Squares("validation")
     if name == "labelled":
         return open_labelled(path, data.get("labels"), image_size, data.get("held_out", 0.1))

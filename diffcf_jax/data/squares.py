@@ -117,7 +117,7 @@ class Squares:
 
 
 class VariedSquares(Squares):
-    """The training squares with two changes, to train regressors on.
+    """The training squares with changes, to train regressors on.
 
     `distraction` gives random colours to everything but the inner square:
     `x + u distraction patches`, where `patches` is the mean of normal noise in cells of 1, 2, 4 and
@@ -129,16 +129,28 @@ class VariedSquares(Squares):
     is clipped there, so that these squares look like those a few values further in; of the training
     images 0.8% have one of the two labels, of the validation images and the mirror targets 20%.
 
+    `planted` plants a spurious feature: the background is drawn again near the inner value, at
+    `inner + N(0, (255 planted)^2)`, clipped to [0, 255]. A regressor of these images can read the
+    label from the background, and does so to some degree.
+
     Args:
         distraction: in [0, 1] pixel units.
         ends: in [0, 1].
+        planted: in [0, 1] pixel units; 0 leaves the background as it is.
         limit: as of `Squares`.
     """
 
-    def __init__(self, distraction: float = 0.0, ends: float = 0.0, limit: int | None = None):
+    def __init__(
+        self,
+        distraction: float = 0.0,
+        ends: float = 0.0,
+        planted: float = 0.0,
+        limit: int | None = None,
+    ):
         super().__init__("train", limit)
         self.distraction = distraction
         self.ends = ends
+        self.planted = planted
 
     @functools.cached_property
     def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +162,12 @@ class VariedSquares(Squares):
                     latents[i, 0] = random.choice((0, 255))
                     noise = _NOISE_STD * random.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 3))
                     images[i][mask] = render_square(*latents[i], noise)[mask]
+            if self.planted:
+                random = np.random.default_rng((_SEED, i, 2))
+                grey = latents[i, 0] + 255 * self.planted * random.standard_normal()
+                latents[i, 1] = np.clip(np.round(grey), 0, 255)
+                noise = _NOISE_STD * random.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 3))
+                images[i] = render_square(*latents[i], noise)
             if self.distraction:
                 random = np.random.default_rng((_SEED, i))
                 change = 255 * self.distraction * random.uniform() * _patches(random)

@@ -195,3 +195,20 @@ def test_ends_are_drawn_again_as_the_data_set_draws_them():
     # E max(n, 0) = 20 / sqrt(2 pi) = 7.98, and truncation takes a quarter
     assert abs(red[dark].mean() - 7.7) < 1 and abs(red[bright].mean() - 246.8) < 1
     np.testing.assert_array_equal(VariedSquares(ends=0.25, limit=9).images, varied.images[:9])
+
+
+def test_a_planted_background_follows_the_inner_value():
+    plain, planted = Squares("train", 200), VariedSquares(planted=0.1, limit=200)
+    np.testing.assert_array_equal(planted.latents[:, [0, 2, 3]], plain.latents[:, [0, 2, 3]])
+    np.testing.assert_array_equal(planted.masks, plain.masks)
+    gap = (planted.latents[:, 1] - planted.latents[:, 0]) / 255
+    inside = (planted.latents[:, 1] > 0) & (planted.latents[:, 1] < 255)
+    assert 0.07 < gap[inside].std() < 0.12 and abs(gap.mean()) < 0.03
+    assert planted.latents[:, 1].min() >= 0 and planted.latents[:, 1].max() <= 255
+    # What is drawn is what the latents say, but for noise that is clipped at black and white.
+    shown = np.array([i[~m].mean() for i, m in zip(planted.images, planted.masks, strict=True)])
+    assert np.corrcoef(shown, planted.latents[:, 1])[0, 1] > 0.99
+    red = np.array([i[m][:, 0].mean() for i, m in zip(planted.images, planted.masks, strict=True)])
+    assert np.abs(red - planted.latents[:, 0]).max() < 15
+    few = VariedSquares(planted=0.1, limit=4)
+    np.testing.assert_array_equal(few.images, planted.images[:4])

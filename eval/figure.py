@@ -1,0 +1,35 @@
+"""Figures for papers and the documentation, drawn by matplotlib, the extra `plot`."""
+
+import io
+from typing import TYPE_CHECKING
+
+from diffcf_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of that size in inches.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError(
+            "The figure is drawn by matplotlib, which is not installed: pip install "
+            "'diffcf_jax[plot]'."
+        ) from None
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def figure_bytes(figure: "Figure", form: str) -> bytes:
+    """Return a figure as "png" or "svg"; the same figure gives the same bytes."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "diffcf"}):
+        figure.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None)
+    return file.getvalue()
