@@ -1,6 +1,7 @@
 """The cases of the report: what the page's script knows of each result."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,15 +58,29 @@ def identifiers(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def group_columns(rows: Sequence[Row]) -> list[str]:
-    """The further keys of results.jsonl that can be filtered by: plain values, and few of them."""
+def further_columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """The further keys of the rows that have plain values.
+
+    Returns:
+        Those that can be filtered by, which have few values, and those with many numbers.
+    """
     keys = dict.fromkeys(key for row in rows for key in row if key not in _KNOWN)
-    return [
-        key
-        for key in keys
-        if all(type(row.get(key)) in (str, int, bool, type(None)) for row in rows)
-        and len({row.get(key) for row in rows}) <= _MOST_GROUPS
-    ]
+    few, many = [], []
+    for key in keys:
+        values = {row.get(key) for row in rows if _is_plain(row.get(key))}
+        if not all(_is_plain(row.get(key)) for row in rows):
+            continue
+        if len(values) <= _MOST_GROUPS:
+            few.append(key)
+        elif not any(isinstance(value, str) for value in values):
+            many.append(key)
+    return few, many
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in (str, int, bool, type(None)) or (
+        type(value) is float and math.isfinite(value)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +112,8 @@ def make_cases(
         rows: in the order of the page.
         values: metrics of each result, by `key_of`.
     """
-    side, groups = thumbnail_side(len(rows)), group_columns(rows)
+    side = thumbnail_side(len(rows))
+    groups, numbers = further_columns(rows)
     keys = ("input", "cf") if len(rows) > _MOST_RECONSTRUCTIONS else ("input", "cf", _THIRD)
     album, items, changes, faults = Album(), [], [], []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -109,6 +125,7 @@ def make_cases(
                 name: value if value is None else _short(value)
                 for name, value in values.get(key_of(row), {}).items()
             }
+            items[-1]["metrics"] |= {key: row.get(key) for key in numbers}
             items[-1]["groups"] = {key: row.get(key) for key in groups}
             changes.append(loaded.change)
             faults += loaded.faults

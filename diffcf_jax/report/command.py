@@ -1,10 +1,11 @@
 """Pages and figures of a finished run, from its folder alone.
 
-    diffcf report --results OUT
+    diffcf report --results OUT [--attributes attributes.csv]
     diffcf figure --results OUT --name lower_155.png --form pdf,webp
     diffcf figure --results OUT --collage 8
 
-`report` writes OUT/report.html anew. `figure` writes into OUT/figures: a sheet of all targets of an
+`report` writes OUT/report.html anew. The columns of a table (`name,glasses,site,...`, a row per
+image) are kept in OUT/attributes.csv, and the cases can be filtered and sorted by them. `figure` writes into OUT/figures: a sheet of all targets of an
 image, or a collage of several images, as PNG, SVG or PDF; and an animation as WebP or GIF.
 """
 
@@ -20,6 +21,7 @@ from diffcf_jax import cli, shipped
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import inside, read_image, write_file
 from diffcf_jax.report.animation import FORMATS, animate
+from diffcf_jax.report.columns import keep_attributes
 from diffcf_jax.report.html import write_report
 from diffcf_jax.report.sheet import collage, sheet
 from diffcf_jax.results.log import image_path, order_of, read_results
@@ -96,7 +98,15 @@ def _define_figure(values: flags.FlagValues) -> None:
     )
 
 
+def _define_report(values: flags.FlagValues) -> None:
+    _define_results(values)
+    cli.define_path(values, "attributes", "A table of your own columns, with the header name,...")
+
+
 def _report(args: flags.FlagValues, _: list[str]) -> None:
+    if args.attributes:
+        read_results(args.results)  # a folder of results, before anything is written there
+        keep_attributes(args.results, args.attributes)
     print(f"The report is {write_report(args.results).resolve()}")
 
 
@@ -109,7 +119,7 @@ report = cli.Command(
     program=functools.partial(shipped.command, "report"),
     about="Writes the report of a finished run anew, from its folder alone.",
     run=_report,
-    define=_define_results,
+    define=_define_report,
     required=("results",),
 )
 figure = cli.Command(

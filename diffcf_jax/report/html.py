@@ -16,6 +16,7 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.cases import make_cases, worst_first
+from diffcf_jax.report.columns import add_attributes
 from diffcf_jax.report.evaluation import read_metrics, read_values, table
 from diffcf_jax.report.figures import overview_svg
 from diffcf_jax.report.headline import answer, failures, notes, worst
@@ -72,7 +73,7 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
     )
     shown = results[:limit]
     values = read_values(folder, faults)
-    cases = make_cases(folder, shown, values)
+    cases = make_cases(folder, add_attributes(folder, shown, faults), values)
     numbers = {id(row): i for i, row in enumerate(shown)}
     hashes = _hashes(folder, faults)
     faults = list(dict.fromkeys(faults + cases.faults))
