@@ -5,8 +5,9 @@
     diffcf figure --results OUT --collage 8
 
 `report` writes OUT/report.html anew. The columns of a table (`name,glasses,site,...`, a row per
-image) are kept in OUT/attributes.csv, and the cases can be filtered and sorted by them. `figure` writes into OUT/figures: a sheet of all targets of an
-image, or a collage of several images, as PNG, SVG or PDF; and an animation as WebP or GIF.
+image) are kept in OUT/attributes.csv, and the cases can be filtered and sorted by them. `figure`
+writes into OUT/figures: a sheet of all targets of an image, or a collage of several images, as PNG,
+SVG or PDF; and an animation as WebP or GIF.
 """
 
 import functools
