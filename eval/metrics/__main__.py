@@ -1,6 +1,6 @@
 """Metrics of a finished run, measured on the saved PNG files.
 
-    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B]
+    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B] [--train FOLDER]
     python -m eval.metrics --results OUT                              (the same in a clone)
 
 prints a table, writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv, and renews
@@ -27,6 +27,7 @@ from diffcf_jax import cli, shipped
 from diffcf_jax.report.html import write_report
 
 from .evaluate import RESULTS_CSV, SUITES, evaluate, format_table
+from .nearest import in_words
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -35,6 +36,7 @@ def _define(values: flags.FlagValues) -> None:
         "suite", "paper", SUITES, "The paper's metrics, or all of them.", flag_values=values
     )
     cli.define_path(values, "weights", "A folder with the networks of further metrics.")
+    cli.define_path(values, "train", "The generator's training images: does it repeat them?")
     cli.define_path(values, "regressor", "A regressor; without it, the one in the run's config.")
     cli.define_path(
         values, "oracle", "A regressor; without it, the one in the run's config, if any."
@@ -47,8 +49,9 @@ def _define(values: flags.FlagValues) -> None:
 
 def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     summary = evaluate(
-        args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite
-    )
+        args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite,
+        args.train,
+    )  # fmt: skip
     print(format_table(summary["metrics"], summary.get("control")))
     missing: dict[str, list[str]] = {}
     for name, needs in summary["not_computed"].items():
@@ -60,6 +63,9 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
         "the regressor's predictions for the saved images differ from results.jsonl by at most "
         f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
     )
+    means = {name: interval["mean"] for name, interval in summary["metrics"].items()}
+    for sentence in in_words(means):
+        print(sentence)
     report = write_report(args.results)
     print(f"written: {args.results / 'metrics.json'}, metrics.csv, {RESULTS_CSV} and {report.name}")
 
