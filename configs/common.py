@@ -42,6 +42,16 @@ AGE_ORACLE = dict(
     **MODEL,
     **_AGE_UNIT,
 )
+# Of what `diffcf fetch faces` puts into the folder faces
+_FACES_REGRESSOR = dict(
+    checkpoint="",
+    model="faces/age-v1.onnx",
+    preprocess="range=255 mean=122.782,117.001,104.298 std=256",
+    output="expectation=0..80",
+    unit="years",
+    mean=35.2,  # and scale: of its predictions for faces/train
+    scale=11.3,
+)
 
 
 def regressor(checkpoint: str) -> dict[str, Any]:
@@ -76,6 +86,21 @@ def explaining(data: dict[str, Any], batch_size: str) -> ml_collections.ConfigDi
     config.oracles = ""
     config.batch_size = batch_size
     config.seed = 0
+    return config
+
+
+def explaining_faces(options: "Options") -> ml_collections.ConfigDict:
+    """Returns what the configs for the photographs of `diffcf fetch faces` have but the generator.
+
+    Args:
+        options: of the method.
+    """
+    config = explaining(data=dict(name="folder", path="faces/test"), batch_size="8")
+    config.targets = "20,40,60,80"
+    config.method = method(options)
+    config.regressor = _FACES_REGRESSOR
+    config.oracle = regressor("faces/face_api")  # only for evaluation, and so are the oracles
+    config.oracles = "faces/faceres"
     return config
 
 

@@ -10,7 +10,10 @@ import pytest
 from diffcf_jax import shipped
 from diffcf_jax.checkpoint import convert
 from diffcf_jax.errors import UserError
+from diffcf_jax.fetch import faces
 from diffcf_jax.inputs import load_networks
+from diffcf_jax.regressors.output import parse_output
+from diffcf_jax.regressors.preprocess import parse_preprocess
 from diffcf_jax.units import unit_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -55,6 +58,19 @@ def test_configs_of_the_hybrid_take_the_networks_of_both_methods():
         assert hybrid.generator == diffae.generator and hybrid.refiner == acre.generator
         assert set(hybrid.keys()) == {*acre.keys(), "refiner"}
         assert (hybrid.data, hybrid.regressor) == (acre.data, acre.regressor)
+
+
+def test_faces_are_explained_by_what_is_fetched():
+    acre, diffae, hybrid = (load(f"faces_{method}") for method in ("acre", "diffae", "hybrid"))
+    assert acre.keys() == load("own_acre").keys() == diffae.keys()
+    assert hybrid.generator == diffae.generator and hybrid.refiner == acre.generator
+    for config in (acre, diffae, hybrid):
+        named = [config.regressor.model, config.oracle.checkpoint, *config.oracles.split(",")]
+        assert {path.removeprefix("faces/") for path in named} <= {*faces.FILES, *faces.NETWORKS}
+        assert (config.data.path, config.targets) == ("faces/test", "20,40,60,80")
+        assert config.method.threshold == 2 and unit_of({}, config.regressor).name == "years"
+        text = [config.regressor.preprocess, config.regressor.output]
+        assert str(parse_preprocess(text[0])) == text[0] and str(parse_output(text[1])) == text[1]
 
 
 def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
-"""Turn a PyTorch original's checkpoint, or a folder of diffusers, into a network directory.
+"""Turn an original's checkpoint, or a folder of diffusers, into a network directory.
 
     diffcf convert SOURCE... --kind KIND --out DIR [--preset NAME]
         [--flags "--num_channels 128 ..." | --flags_json FILE]
 
-SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
-nothing is written. LPIPS has two SOURCEs: the classifier, and the weights of its layers.
+SOURCE is read without PyTorch or TensorFlow and nothing in it is run. Either every weight finds its
+place or nothing is written. LPIPS has two SOURCEs: the classifier, and the weights of its layers.
+Networks of TensorFlow.js are given by their .json, with the .bin beside it.
 """
 
 import functools
@@ -250,8 +251,9 @@ main = cli.Command(
     program=functools.partial(shipped.command, "convert"),
     about="""Turn an original's checkpoint, or a folder of diffusers, into a network directory.
 
-SOURCE is read without PyTorch and nothing in it is run. Either every weight finds its place or
-nothing is written. LPIPS has two SOURCEs: the classifier, and the weights of its layers.""",
+SOURCE is read without PyTorch or TensorFlow and nothing in it is run. Either every weight finds its
+place or nothing is written. LPIPS has two SOURCEs: the classifier, and the weights of its layers.
+Networks of TensorFlow.js are given by their .json, with the .bin beside it.""",
     run=_convert,
     define=_define,
     arguments=("SOURCE", "..."),

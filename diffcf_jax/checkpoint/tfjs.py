@@ -18,8 +18,7 @@ from diffcf_jax.jsonfile import parse_json
 
 TFJS_KINDS = ("face-api-age", "face-api-identity", "faceres-age")
 
-# Patterns of the flax path, as text, and what the file has in their place; the first that fits
-# what is left of the name goes first.
+# Patterns of the flax path and what the file has in their place, one after the other
 _FACE_API = (
     (r"^(entry|middle|exit)_flow_", r"\1_flow/"),
     (r"^fc/kernel$", "fc/age/weights"),
@@ -109,7 +108,8 @@ def _split(data: bytes, weights: Sequence[Mapping[str, Any]]) -> dict[str, np.nd
             raise ValueError(f"the data end within {name}")
         array = np.frombuffer(data[start:end], dtype).reshape(shape)
         if scheme is not None:
-            array = (array * float(scheme["scale"]) + float(scheme["min"])).astype(np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):  # refused by its name later
+                array = (array * float(scheme["scale"]) + float(scheme["min"])).astype(np.float32)
         arrays[name], start = _as_torch(name, array), end
     if start != len(data):
         raise ValueError(f"{len(data) - start} bytes are left over")

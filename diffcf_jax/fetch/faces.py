@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,8 @@ def fetch_faces(folder: Path, say: Callable[[str], None] = print) -> None:
                 f"{folder / name} is a link, and nothing outside of {folder} is to be written: "
                 "remove it or choose another --folder."
             )
+    for left_over in folder.glob(".fetch-*"):  # by a fetch that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
     write_file(folder / ".gitignore", b"*\n")
     write_file(folder / "NOTICE", notice().encode())
     for package in PACKAGES:

@@ -1,6 +1,7 @@
 """Metrics of a finished run, measured on the saved PNG files.
 
     diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B] [--axioms N]
+    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B] [--train FOLDER]
     python -m eval.metrics --results OUT                              (the same in a clone)
 
 prints a table, writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv, and renews
@@ -29,6 +30,7 @@ from diffcf_jax.report.html import write_report
 from diffcf_jax.results.summary import read_summary
 
 from .evaluate import RESULTS_CSV, SUITES, evaluate, format_table
+from .nearest import in_words
 from .trackers import check_trackers, log_to
 
 
@@ -38,6 +40,7 @@ def _define(values: flags.FlagValues) -> None:
         "suite", "paper", SUITES, "The paper's metrics, or all of them.", flag_values=values
     )
     cli.define_path(values, "weights", "A folder with the networks of further metrics.")
+    cli.define_path(values, "train", "The generator's training images: does it repeat them?")
     cli.define_path(values, "regressor", "A regressor; without it, the one in the run's config.")
     cli.define_path(
         values, "oracle", "A regressor; without it, the one in the run's config, if any."
@@ -60,7 +63,7 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     check_trackers(args.log_to)
     summary = evaluate(
         args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite,
-        args.axioms,
+        args.axioms, args.train,
     )  # fmt: skip
     print(format_table(summary["metrics"], summary.get("control")))
     missing: dict[str, list[str]] = {}
@@ -75,6 +78,9 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     )
     for tracker in args.log_to:
         log_to(tracker, args.results, summary, read_summary(args.results)["config"])
+    means = {name: interval["mean"] for name, interval in summary["metrics"].items()}
+    for sentence in in_words(means):
+        print(sentence)
     report = write_report(args.results)
     print(f"written: {args.results / 'metrics.json'}, metrics.csv, {RESULTS_CSV} and {report.name}")
 

@@ -10,7 +10,8 @@ import numpy as np
 from diffcf_jax.training.frechet import frechet_distance
 
 __all__ = [
-    "cmmd", "frechet_distance", "kernel_distance", "neighbourhoods", "split_frechet_distance"
+    "cmmd", "frechet_distance", "kernel_distance", "neighbourhoods", "split_frechet_distance",
+    "squared_distances",
 ]  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def cmmd(a: np.ndarray, b: np.ndarray, sigma: float = 10.0) -> float:
     """
 
     def mean_kernel(x: np.ndarray, y: np.ndarray) -> float:
-        return float(np.mean(np.exp(-_squared_distances(x, y) / (2 * sigma**2))))
+        return float(np.mean(np.exp(-squared_distances(x, y) / (2 * sigma**2))))
 
     return 1000 * (mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b))
 
@@ -94,8 +95,8 @@ def neighbourhoods(a: np.ndarray, b: np.ndarray, k: int = 5) -> dict[str, float]
 
     References: Kynkäänniemi et al., NeurIPS 2019; Naeem et al., ICML 2020.
     """
-    between = _squared_distances(a, b)
-    radius_a, radius_b = (np.partition(_squared_distances(x, x), k, axis=1)[:, k] for x in (a, b))
+    between = squared_distances(a, b)
+    radius_a, radius_b = (np.partition(squared_distances(x, x), k, axis=1)[:, k] for x in (a, b))
     inside_a = between < radius_a[:, None]
     return {
         "precision": float(inside_a.any(0).mean()),
@@ -105,7 +106,8 @@ def neighbourhoods(a: np.ndarray, b: np.ndarray, k: int = 5) -> dict[str, float]
     }
 
 
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """|x_i - y_j|^2 [n, m] of x [n, D] and y [m, D]."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
     return np.maximum(squared, 0, out=squared)

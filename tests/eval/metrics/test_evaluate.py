@@ -15,7 +15,7 @@ from diffcf_jax.checkpoint.network import build_module
 from diffcf_jax.data.record import Record
 from diffcf_jax.data.squares import Squares, inner_mask
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_image
+from diffcf_jax.files import encode_png, read_image
 from diffcf_jax.results.log import read_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
@@ -263,12 +263,21 @@ def test_networks_in_a_folder_add_their_metrics(tmp_path):
     for name, kind in (("inception", "inception"), ("lpips", "lpips"), ("lpips_vgg", "lpips")):
         model = {"width": 4} | ({"backbone": "vgg"} if name == "lpips_vgg" else {})
         tiny.save(tmp_path / "nets" / name, {"kind": kind, "model": model, "image_size": 299})
-    summary = evaluate(tmp_path / "out", tmp_path / "regressor", weights=tmp_path / "nets")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.png").write_bytes(encode_png(images[1][0]))
+    summary = evaluate(
+        tmp_path / "out", tmp_path / "regressor",
+        weights=tmp_path / "nets", train=tmp_path / "train",
+    )  # fmt: skip
     metrics = summary["metrics"]
+    assert metrics["train_l2"]["mean"] < metrics["train_l2_input"]["mean"]
+    assert metrics["train_l2_share"]["mean"] > 0 and "train_dlib" not in metrics
     assert metrics["fid"]["mean"] > 0 and metrics["fid"]["low"] is None
     assert metrics["lpips"]["n"] == 2 and metrics["lpips"]["mean"] != 0
     assert not {"sfid", "fid_inception", "lpips_vgg", "cmmd"} & set(metrics)  # of the full suite
-    assert set(summary["not_computed"]) == {"fs", "fva", "mnac", "mnac_originals"}
+    assert set(summary["not_computed"]) == {
+        "fs", "fva", "identity_distance_dlib", "same_person_dlib", "mnac", "mnac_originals",
+    }  # fmt: skip
 
 
 def test_axioms_and_support(tmp_path):
