@@ -64,7 +64,7 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
         f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
     )
     means = {name: interval["mean"] for name, interval in summary["metrics"].items()}
-    for sentence in in_words(means):
+    for sentence in in_words(means, summary["originals"]):
         print(sentence)
     report = write_report(args.results)
     print(f"written: {args.results / 'metrics.json'}, metrics.csv, {RESULTS_CSV} and {report.name}")
