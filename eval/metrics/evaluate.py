@@ -65,7 +65,8 @@ def evaluate(
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
         (the same of a plain attack on the pixels with as many gradients; "full" only), `n`,
         `originals` (how many different ones), `errors`, `unit`, `threshold`, the checkpoints,
-        `definitions` (name -> what it is), `published` (name -> the paper's value in our unit, for its data and methods),
+        `definitions` (name -> what it is), `published` (name -> the paper's value in our unit, for
+        its data and methods),
         `not_computed` (name -> what it needs), and `largest_change_of_prediction`:
         max |regressor(x') - y_final in results.jsonl|.
 

@@ -102,8 +102,8 @@ def in_words(shares: Mapping[str, float], originals: int) -> list[str]:
     places = {"train_l2_share": "in pixels", "train_dlib_share": "to dlib's network"}
     return [
         f"{shares[name]:.1%} of the counterfactuals are nearer to a training image ({place}) than "
-        f"all but {_SHARE:.0%} of the originals: {'a' if shares[name] > chance else 'no'} sign that "
-        "the generator repeats its training images"
+        f"all but {_SHARE:.0%} of the originals: {'a' if shares[name] > chance else 'no'} sign "
+        "that the generator repeats its training images"
         for name, place in places.items()
         if name in shares
     ]
