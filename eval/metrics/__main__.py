@@ -79,7 +79,7 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     for tracker in args.log_to:
         log_to(tracker, args.results, summary, read_summary(args.results)["config"])
     means = {name: interval["mean"] for name, interval in summary["metrics"].items()}
-    for sentence in in_words(means):
+    for sentence in in_words(means, summary["originals"]):
         print(sentence)
     report = write_report(args.results)
     print(f"written: {args.results / 'metrics.json'}, metrics.csv, {RESULTS_CSV} and {report.name}")

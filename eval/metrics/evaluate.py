@@ -72,8 +72,9 @@ def evaluate(
     Returns:
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
         (the same of a plain attack on the pixels with as many gradients; "full" only), `n`,
-        `errors`, `unit`, `threshold`, the checkpoints, `definitions` (name -> what it is),
-        `published` (name -> the paper's value in our unit, for its data and methods),
+        `originals` (how many different ones), `errors`, `unit`, `threshold`, the checkpoints,
+        `definitions` (name -> what it is), `published` (name -> the paper's value in our unit, for
+        its data and methods),
         `not_computed` (name -> what it needs), and `largest_change_of_prediction`:
         max |regressor(x') - y_final in results.jsonl|.
 
@@ -125,6 +126,7 @@ def evaluate(
         values["support"] = np.array([inside(row["target"], labels) for row in explained])
     summary = {
         "n": len(explained),
+        "originals": len(set(names)),
         "errors": len(rows) - len(explained),
         "unit": unit,
         "threshold": threshold,

@@ -4,6 +4,7 @@ A generator that remembers its training images pulls others towards them. The or
 has not seen, say how near an image of the same kind is to the training images anyway.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -85,14 +86,24 @@ def too_near(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def in_words(shares: Mapping[str, float]) -> list[str]:
-    """Says in sentences what the metrics `train_NAME_share` mean."""
+def in_words(shares: Mapping[str, float], originals: int) -> list[str]:
+    """Says in sentences what the metrics `train_NAME_share` mean.
+
+    A share is a sign of memorisation from two standard errors above 0.05 on; fewer originals than
+    20 have no nearest twentieth, and nothing is said.
+
+    Args:
+        shares: metrics by name, other ones too.
+        originals: how many different ones there are.
+    """
+    if originals < 1 / _SHARE:
+        return []
+    chance = _SHARE + 2 * math.sqrt(_SHARE * (1 - _SHARE) / originals)
     places = {"train_l2_share": "in pixels", "train_dlib_share": "to dlib's network"}
     return [
         f"{shares[name]:.1%} of the counterfactuals are nearer to a training image ({place}) than "
-        f"all but {_SHARE:.0%} of the originals: "
-        + ("no sign" if shares[name] <= 2 * _SHARE else "a sign")
-        + " that the generator repeats its training images"
+        f"all but {_SHARE:.0%} of the originals: {'a' if shares[name] > chance else 'no'} sign "
+        "that the generator repeats its training images"
         for name, place in places.items()
         if name in shares
     ]

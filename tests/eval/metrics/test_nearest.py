@@ -52,10 +52,11 @@ def test_copies_are_a_sign_and_new_images_are_none():
     values |= {"train_dlib": np.where(inputs > 60, 0, inputs), "train_dlib_input": inputs}
     shares = too_near(values)
     assert shares == pytest.approx({"train_l2_share": 0.05, "train_dlib_share": 0.45})
-    pixels, features = in_words({**shares, "l2": 50.0})
+    pixels, features = in_words({**shares, "l2": 50.0}, 100)
     assert pixels.startswith("5.0% of the counterfactuals are nearer") and "no sign" in pixels
-    assert "45.0%" in features and "5%: a sign" in features.replace(" of the originals", "")
-    assert too_near({"l2": inputs}) == {} and in_words({"l2": 1.0}) == []
+    assert features.startswith("45.0%") and "originals: a sign" in features
+    assert too_near({"l2": inputs}) == {} and in_words({"l2": 1.0}, 100) == []
+    assert in_words(shares, 19) == []  # a twentieth of them is not one
 
 
 def test_user_errors(tmp_path):
