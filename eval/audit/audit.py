@@ -103,7 +103,7 @@ def audit(
         row["picture"] = f"direction_{number}.png"
         rows.append(row)
     rows = conclude(rows, smallest, subject.unit)
-    unsaid += _limits(rows, subject, table)
+    unsaid += limits(rows, subject, table)
     found = {
         "directions": rows,
         "regression": counterfactual_regression(subject, probes) if probes else None,
@@ -196,7 +196,7 @@ def _cells(name: str, interval: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _limits(
+def limits(
     rows: Sequence[Mapping[str, Any]], subject: Subject, table: Sequence[Attribute]
 ) -> list[str]:
     """What the number of images and the networks at hand leave open."""

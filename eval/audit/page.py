@@ -47,7 +47,8 @@ def audit_page(folder: Path, found: Mapping[str, Any], sheets: Mapping[str, Shee
         found=found, rows=rows, verdicts=VERDICTS, sources=_SOURCES,
         sheets={name: _pictures(sheet) for name, sheet in sheets.items()},
         plots={row["name"]: plot(row) for row in rows},
-        axis=axis(rows), number=number, between=between, percent=percent,
+        axis=axis(rows), number=number, between=between,
+        percent=lambda share: percent(share).replace("-", "−"),
         value=lambda value: "–" if value is None else with_unit(number(value), unit),
         plain=lambda value: "–" if value is None else f"{value:.3g}".replace("-", "−"),
         data=as_script({
