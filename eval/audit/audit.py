@@ -25,7 +25,7 @@ from .reverse import kept, rchange, whole_changes
 from .sheet import draw_sheet
 from .subgroups import contrasts, counterfactual_regression
 from .subject import Subject, open_subject
-from .verdict import LEVEL, excludes_zero, judge, moved_too, rank, sentence
+from .verdict import LEVEL, is_read, judge, moved_too, rank, sentence
 
 FOLDER = "audit"
 
@@ -96,7 +96,7 @@ def audit(
             "subgroups": contrasts(measured.effect(), table),
             "rchange": rchange(subject, base, whole, direction),
         }
-        if direction.source == "attribute" and excludes_zero(row["moved"][direction.name]):
+        if direction.source == "attribute" and is_read(row):
             (one,) = (attribute for attribute in table if attribute.name == direction.name)
             row["whole"] = whole_effect(measured, subject, probes[one.name], one)
         sheets[direction.name] = draw_sheet(subject, base, direction, step)
