@@ -124,6 +124,7 @@ def test_order_attributes_and_oracle_change_no_effect(run, found, tmp_path):
         ({"regressor": {}}, "names no regressor.checkpoint: give --regressor"),
         ({"generator": {"checkpoint": "nowhere"}}, "no network at .*nowhere"),
         ({"method": 3}, "has no config.json of a run"),
+        ({"seed": "x"}, "seed=x must be a whole number"),
     ],
 )
 def test_folders_that_cannot_be_audited(run, tmp_path, change, message):
