@@ -8,7 +8,7 @@ import pytest
 from diffcf_jax.results.statistics import holm
 from eval.audit.attributes import Attribute
 from eval.audit.audit import audit_csv, conclude, find_directions, limits
-from eval.audit.directions import Direction, from_attributes
+from eval.audit.directions import Direction, from_attributes, from_gradients
 from eval.audit.effects import measure, reconstruct, sham, step, summarise, whole_effect
 from eval.audit.reverse import kept, rchange, whole_changes
 from eval.audit.subgroups import contrasts, counterfactual_regression, regression
@@ -48,6 +48,18 @@ def test_the_effect_of_a_step_is_that_of_a_deviation_of_the_codes():
                                               .mean(1))  # fmt: skip
     assert measured.moved == pytest.approx(step(u, found, 1))
     assert measure(found, base, u, 2.0, 1).effect() == pytest.approx(2 * expected)
+
+
+def test_the_prediction_rises_along_its_gradient():
+    weights = FEATURE - 3 * SPURIOUS
+    found, base = audited(weights)
+    assert found.gradients() == pytest.approx(np.tile(weights * found.space.std, (N, 1)))
+    (mean,) = from_gradients(found.gradients(), found.codes, found.half)
+    u = found.codes.T @ found.codes @ (weights * found.space.std)
+    u /= np.linalg.norm(u)
+    expected = (found.codes @ u).std() * (u @ (weights * found.space.std))
+    assert measure(found, base, mean, 1.0, 1).effect() == pytest.approx(expected)
+    assert expected > 0.5 * (Z @ weights).std()
 
 
 def test_an_image_follows_the_direction_that_its_half_did_not_find():
