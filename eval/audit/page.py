@@ -97,7 +97,8 @@ def axis(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     low, high = min(0.0, *values), max(0.0, *values)
     pad = 0.04 * (high - low or 1)
     low, high = low - pad, high + pad
-    return {"low": low, "high": high, "ticks": ticks(low, high)[::2]}
+    marks = ticks(low, high)  # 0 is one of them; every other one has room for its number
+    return {"low": low, "high": high, "ticks": marks[marks.index(0) % 2 :: 2]}
 
 
 def _case(row: Mapping[str, Any]) -> dict[str, Any]:
