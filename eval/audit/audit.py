@@ -24,8 +24,8 @@ from .page import audit_page
 from .reverse import kept, rchange, whole_changes
 from .sheet import draw_sheet
 from .subgroups import contrasts, counterfactual_regression
-from .subject import Subject, open_subject
-from .verdict import LEVEL, excludes_zero, judge, moved_too, rank, sentence
+from .subject import Subject, image_names, open_subject
+from .verdict import LEVEL, is_read, judge, moved_too, rank, sentence
 
 FOLDER = "audit"
 
@@ -72,11 +72,12 @@ def audit(
         UserError: whatever is wrong with the folder, a network, the table or a number.
     """
     folder = Path(results)
+    names = image_names(folder, limit)
+    table = read_attributes(Path(attributes), names) if attributes else []
     subject = open_subject(
-        folder, limit=limit, generator=generator, regressor=regressor, oracle=oracle,
-        oracles=oracles, weights=weights,
+        folder, names, generator=generator, regressor=regressor, oracle=oracle, oracles=oracles,
+        weights=weights,
     )  # fmt: skip
-    table = read_attributes(Path(attributes), subject.names) if attributes else []
     smallest = subject.threshold if smallest is None else smallest
     directions, probes, unsaid = find_directions(subject, table, clusters)
     base = reconstruct(subject)
@@ -86,6 +87,7 @@ def audit(
     for number, direction in enumerate(tqdm.tqdm(directions, "directions", dynamic_ncols=True)):
         measured = measure(subject, base, direction, step, shams)
         _check_finite(measured.edit)
+        _check_finite(measured.sham)
         row = {
             "name": direction.name,
             "source": direction.source,
@@ -96,14 +98,14 @@ def audit(
             "subgroups": contrasts(measured.effect(), table),
             "rchange": rchange(subject, base, whole, direction),
         }
-        if direction.source == "attribute" and excludes_zero(row["moved"][direction.name]):
+        if direction.source == "attribute" and is_read(row):
             (one,) = (attribute for attribute in table if attribute.name == direction.name)
             row["whole"] = whole_effect(measured, subject, probes[one.name], one)
         sheets[direction.name] = draw_sheet(subject, base, direction, step)
         row["picture"] = f"direction_{number}.png"
         rows.append(row)
     rows = conclude(rows, smallest, subject.unit)
-    unsaid += _limits(rows, subject, table)
+    unsaid += limits(rows, subject, table)
     found = {
         "directions": rows,
         "regression": counterfactual_regression(subject, probes) if probes else None,
@@ -138,12 +140,16 @@ def find_directions(
             "One half of the images has no counterfactual that reached its target, so that the "
             "counterfactuals give no direction: audit more images."
         )
-    steep = from_gradients(subject.gradients(), subject.codes, subject.half)
-    if not steep:
-        unsaid.append(
-            "The regressor's gradient is 0 at all images of a half: it gives no direction."
-        )
+    gradients = subject.gradients()
+    known = np.isfinite(gradients)
+    steep = from_gradients(np.where(known, gradients, 0), subject.codes, subject.half)
+    if not steep or not known.all():
+        unsaid.append("The regressor's gradient is 0 or not finite at images of a half.")
     directions = [d for d in (*named, *moved, *steep) if d.steps(subject.codes).all()]
+    if taken := {one.name for one in (*moved, *steep)} & {one.name for one in table}:
+        raise UserError(
+            f"The attribute {min(taken)} has the name of another direction: rename its column"
+        )
     if not directions:
         raise UserError("The codes of the images do not differ: audit different images")
     return directions, probes, unsaid
@@ -196,7 +202,7 @@ def _cells(name: str, interval: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _limits(
+def limits(
     rows: Sequence[Mapping[str, Any]], subject: Subject, table: Sequence[Attribute]
 ) -> list[str]:
     """What the number of images and the networks at hand leave open."""

@@ -169,22 +169,21 @@ def from_counterfactuals(
 def from_gradients(gradients: np.ndarray, s: np.ndarray, half: np.ndarray) -> list[Direction]:
     """Where the prediction rises most, per standard deviation of the codes.
 
-    With X the centred codes of a half [n, D], C = X^T X / n and g_i = grad_s f(decode(z_i, x_T,i)),
-    the prediction rises most among all u with u^T C^-1 u = 1 along C g. The first direction is that
-    of the mean gradient. The others are the leading principal directions of what it leaves of the
-    gradients, h_i = X g_i / sqrt(n): the right singular vectors v of h_i - (h_i . m) m as X^T v.
-    A plain gradient would leave the codes that occur. The fact `share` is the share of
-    sum_i |h_i|^2 along a direction.
+    With X the centred codes of all images [N, D], C = X^T X / N and g_i = grad_s f(decode(z_i,
+    x_T,i)), the prediction rises most among all u with u^T C^-1 u = 1 along C g. The first
+    direction is that of a half's mean gradient. The others are the leading principal directions of
+    what it leaves of the half's gradients, h_i = X g_i / sqrt(N): the right singular vectors v of
+    h_i - (h_i . m) m as X^T v. A plain gradient would leave the codes that occur. The fact `share`
+    is the share of sum_i |h_i|^2 along a direction.
 
     Args:
         gradients: g, by image [N, D].
         s: codes [N, D].
         half: of each image [N].
     """
+    x = (s - s.mean(0)) / np.sqrt(len(s))
     means, rests, shares = [], [], []
     for h in HALVES:
-        x = s[half == h] - s[half == h].mean(0)
-        x /= np.sqrt(len(x))
         g = gradients[half == h] @ x.T
         energy = (g**2).sum()
         mean = _unit(g.mean(0))

@@ -47,7 +47,8 @@ def audit_page(folder: Path, found: Mapping[str, Any], sheets: Mapping[str, Shee
         found=found, rows=rows, verdicts=VERDICTS, sources=_SOURCES,
         sheets={name: _pictures(sheet) for name, sheet in sheets.items()},
         plots={row["name"]: plot(row) for row in rows},
-        axis=axis(rows), number=number, between=between, percent=percent,
+        axis=axis(rows), number=number, between=between,
+        percent=lambda share: percent(share).replace("-", "−"),
         value=lambda value: "–" if value is None else with_unit(number(value), unit),
         plain=lambda value: "–" if value is None else f"{value:.3g}".replace("-", "−"),
         data=as_script({
@@ -96,7 +97,8 @@ def axis(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     low, high = min(0.0, *values), max(0.0, *values)
     pad = 0.04 * (high - low or 1)
     low, high = low - pad, high + pad
-    return {"low": low, "high": high, "ticks": ticks(low, high)[::2]}
+    marks = ticks(low, high)  # 0 is one of them; every other one has room for its number
+    return {"low": low, "high": high, "ticks": marks[marks.index(0) % 2 :: 2]}
 
 
 def _case(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,21 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.counterfactual.diffae_re import DiffAERE
-from diffcf_jax.counterfactual.types import quantize
-from diffcf_jax.diffusion import sampler
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image
-from diffcf_jax.inputs import parse_method
+from diffcf_jax.inputs import check_seed, parse_method
 from diffcf_jax.regressors.readings import (
     Oracles,
     Predict,
-    Reader,
     open_reader,
     oracle_sections,
     predictor,
@@ -30,64 +25,14 @@ from diffcf_jax.shipped import command
 from diffcf_jax.target import ends
 from diffcf_jax.workdir import read_config
 
-from ..metrics.batch import Features, in_batches
+from ..metrics.batch import Features
 from ..metrics.weights import load_networks
 from .directions import Space, split
+from .latent import BATCH, Latent
 
-BATCH = 16  # images at a time, whatever is computed: results do not depend on it
 LEAST = 4  # images
 
 REGRESSOR = "regressor"
-
-
-class Latent:
-    """A Diff-AE as functions of arrays, each compiled once, for BATCH images.
-
-    Args:
-        network: the Diff-AE.
-        regressor: the explained one.
-        options: steps of inversion and decoding.
-    """
-
-    def __init__(self, network: Network, regressor: Reader, options: DiffAERE):
-        method = options.bind(network, regressor.apply)
-        v = network.variables, regressor.variables
-
-        def model(variables: Any, z: jax.Array) -> sampler.Model:
-            return sampler.bind(method.predict, variables, z)
-
-        def render(variables: Any, z: jax.Array, x_T: jax.Array, remat: bool) -> jax.Array:
-            return sampler.decode(method.decoding, model(variables, z), x_T, remat) / 2 + 0.5
-
-        def predict(z: jax.Array, x_T: jax.Array, v: Any) -> jax.Array:
-            return regressor.apply(v[1], render(v[0], z, x_T, True)).sum()
-
-        encode = jax.jit(lambda v, x: method.encode(v[0], 2 * x - 1))
-        invert = jax.jit(
-            lambda v, x, z: sampler.invert(method.inversion, model(v[0], z), 2 * x - 1)
-        )
-        draw = jax.jit(lambda v, z, x_T: quantize(render(v[0], z, x_T, False)))
-        gradient = jax.jit(lambda v, z, x_T: jax.grad(predict)(z, x_T, v))
-        self._encode = in_batches(lambda x: encode(v, x), BATCH)
-        self._invert = in_batches(lambda x, z: invert(v, x, z), BATCH)
-        self._render = in_batches(lambda z, x_T: draw(v, z, x_T), BATCH)
-        self._gradient = in_batches(lambda z, x_T: gradient(v, z, x_T), BATCH)
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """z_sem [B, D] of images [B, H, W, 3] in [0, 1]."""
-        return self._encode(images)
-
-    def invert(self, images: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """x_T [B, H, W, 3] of images in [0, 1]."""
-        return self._invert(images, z)
-
-    def render(self, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
-        """Images [B, H, W, 3] in [0, 1], rounded to 8 bits as they would be saved."""
-        return self._render(z.astype(np.float32), x_T)
-
-    def gradient(self, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
-        """The gradient of the prediction for the image by z [B, D]."""
-        return self._gradient(z.astype(np.float32), x_T)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -164,10 +109,27 @@ class Subject:
         return 1 - (p * q).sum(1) / np.maximum(norms, 1e-8)
 
 
+def image_names(folder: Path, limit: int | None = None) -> list[str]:
+    """Names of the images with a result, in their order.
+
+    Args:
+        folder: the results.
+        limit: the first of them only.
+
+    Raises:
+        UserError: there are no results, or too few images.
+    """
+    rows = sorted((row for row in read_results(folder) if "error" not in row), key=order_of)
+    names = list(dict.fromkeys(row["name"] for row in rows))[:limit]
+    if len(names) < LEAST:
+        raise UserError(f"{folder} has {len(names)} images; an audit needs {LEAST} at least")
+    return names
+
+
 def open_subject(
     folder: Path,
+    names: Sequence[str],
     *,
-    limit: int | None = None,
     generator: str | Path | None = None,
     regressor: str | Path | None = None,
     oracle: str | Path | None = None,
@@ -178,7 +140,7 @@ def open_subject(
 
     Args:
         folder: the results.
-        limit: look at the first images only.
+        names: of the images to look at, of `image_names`.
         generator: network directory; None: the one in the run's config, as for the others.
         regressor: see `evaluate`.
         oracle: see `evaluate`.
@@ -198,9 +160,8 @@ def open_subject(
             f"{folder} holds results of {method.name}, which changes pixels and has no code to "
             "move in: give results of diffae-re or hybrid"
         )
-    names = list(dict.fromkeys(row["name"] for row in rows))[:limit]
-    if len(names) < LEAST:
-        raise UserError(f"{folder} has {len(names)} images; an audit needs {LEAST} at least")
+    seed = config.get("seed", 0)
+    check_seed(seed)
     place = {name: i for i, name in enumerate(names)}
     used = [row for row in rows if row["name"] in place and _reached(row)]
     if not used:
@@ -209,18 +170,23 @@ def open_subject(
         )
     judges = _judges(config, regressor, oracle, oracles)
     source = _section(config, "generator", generator, "checkpoint").get("checkpoint")
-    if missing := "generator" if not source else "" if REGRESSOR in judges else REGRESSOR:
-        raise UserError(f"the config of {folder} names no {missing}.checkpoint: give --{missing}")
+    for role, known in (("generator", source), (REGRESSOR, REGRESSOR in judges)):
+        if not known:
+            raise UserError(f"the config of {folder} names no {role}.checkpoint: give --{role}")
     network = load_network(source)
     reader = open_reader(spec_of(judges[REGRESSOR]), judges[REGRESSOR])
     readers = {name: predictor(spec_of(one), one, BATCH) for name, one in judges.items()}
     identity = load_networks(weights).features.get("identity") if weights else None
+    if weights and identity is None:
+        raise UserError(f"{weights} holds no network identity: leave --weights out, or convert it")
     steps = {key: getattr(method, key) for key in ("inversion_steps", "decode_steps", "precision")}
     latent = Latent(network, reader, DiffAERE(**steps))
     size = network.description["image_size"]
     first = {row["name"]: row for row in reversed(rows)}
     images = _read(folder, [first[name] for name in names], "input", size)
     z = latent.encode(images)
+    if not np.isfinite(z).all():
+        raise UserError(f"the codes of {source} are not finite: check the network")
     x_T = latent.invert(images, z)
     space = Space.of(z)
     # The search starts from the reconstruction, whose code is not quite that of the input.
@@ -245,7 +211,7 @@ def open_subject(
         identity=identity,
         unit=reader.unit.name,
         threshold=method.threshold,
-        seed=int(config.get("seed", 0)),
+        seed=seed,
     )
 
 

@@ -8,6 +8,7 @@ from diffcf_jax.results.statistics import Interval
 
 LEVEL = 0.05  # of Holm's adjusted p-values
 _SHARE = 0.5  # of the effect that the oracle must miss
+_READ = 0.5  # of an attribute's variance that its probe must explain
 _ALSO = 0.5  # of the attribute's own move, or of a standard deviation: others that moved as well
 
 # Verdict -> what it is called on the page
@@ -70,6 +71,15 @@ def moved_too(row: Mapping[str, Any]) -> list[str]:
         for name, move in row["moved"].items()
         if move is not own and excludes_zero(move) and abs(move["mean"]) >= least
     ]
+
+
+def is_read(row: Mapping[str, Any]) -> bool:
+    """Whether the probe of an attribute knows how far the attribute has moved.
+
+    It explains at least half of the variance in the other half of the images, and the interval of
+    the move excludes 0. A weak probe reads too little of a move.
+    """
+    return row["facts"]["r2"] >= _READ and excludes_zero(row["moved"][row["name"]])
 
 
 def sentence(row: Mapping[str, Any], smallest: float, unit: str | None, digits: int) -> str:

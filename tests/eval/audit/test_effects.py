@@ -1,12 +1,14 @@
 """Effects in a linear autoencoder, where they are known."""
 
+import math
+
 import numpy as np
 import pytest
 
 from diffcf_jax.results.statistics import holm
 from eval.audit.attributes import Attribute
-from eval.audit.audit import audit_csv, conclude
-from eval.audit.directions import Direction, from_attributes
+from eval.audit.audit import audit_csv, conclude, find_directions, limits
+from eval.audit.directions import Direction, from_attributes, from_gradients
 from eval.audit.effects import measure, reconstruct, sham, step, summarise, whole_effect
 from eval.audit.reverse import kept, rchange, whole_changes
 from eval.audit.subgroups import contrasts, counterfactual_regression, regression
@@ -46,6 +48,18 @@ def test_the_effect_of_a_step_is_that_of_a_deviation_of_the_codes():
                                               .mean(1))  # fmt: skip
     assert measured.moved == pytest.approx(step(u, found, 1))
     assert measure(found, base, u, 2.0, 1).effect() == pytest.approx(2 * expected)
+
+
+def test_the_prediction_rises_along_its_gradient():
+    weights = FEATURE - 3 * SPURIOUS
+    found, base = audited(weights)
+    assert found.gradients() == pytest.approx(np.tile(weights * found.space.std, (N, 1)))
+    (mean,) = from_gradients(found.gradients(), found.codes, found.half)
+    u = found.codes.T @ found.codes @ (weights * found.space.std)
+    u /= np.linalg.norm(u)
+    expected = (found.codes @ u).std() * (u @ (weights * found.space.std))
+    assert measure(found, base, mean, 1.0, 1).effect() == pytest.approx(expected)
+    assert expected > 0.5 * (Z @ weights).std()
 
 
 def test_an_image_follows_the_direction_that_its_half_did_not_find():
@@ -101,7 +115,7 @@ def test_the_attribute_that_moves_is_told_from_those_that_move_along():
     found = subject(0.5 + s, FEATURE, np.zeros((N, CODES)))
     base = reconstruct(found)
     (first, _), probes, _ = from_attributes(found.codes, found.half, table)
-    row = {"name": "a", "source": "attribute"}
+    row = {"name": "a", "source": "attribute", "whole": None}
     pure = row | summarise(measured := measure(found, base, first, 1.0, 1), found, probes)
     assert pure["moved"]["a"]["mean"] > 0.5
     # The prediction is a itself, so that a standard deviation of a adds that of a.
@@ -162,3 +176,23 @@ def test_changes_of_the_prediction_are_regressed_on_those_of_attributes():
     subject_ = subject(Z, 2 * FEATURE, changes)
     _, probes, _ = from_attributes(subject_.codes, subject_.half, [attribute])
     assert counterfactual_regression(subject_, probes)["r2"] > 0.9
+
+
+def test_four_images_are_enough_to_look_at():
+    changes = RANDOM.normal(size=(4, CODES))
+    found = subject(Z[:4], FEATURE, changes)
+    base = reconstruct(found)
+    directions, probes, unsaid = find_directions(found, [], 9)
+    assert probes == {} and unsaid == []
+    assert {one.source for one in directions} == {"counterfactuals", "gradient"}
+    assert len([one for one in directions if one.source == "counterfactuals"]) == 2
+    rows = [
+        {"name": one.name, "source": one.source, "whole": None, "rchange": {}, "subgroups": []}
+        | summarise(measure(found, base, one, 1.0, 1), found, probes)
+        for one in directions
+    ]
+    rows = conclude(rows, 0.0, None)
+    assert {row["verdict"] for row in rows} == {"still"}
+    few, no_oracle, no_attributes = limits(rows, found, [])
+    assert few.startswith("With 4 images no direction can be significant")
+    assert few.endswith(f"audit at least {2 + math.floor(math.log2(len(rows) / 0.05))} images.")
