@@ -51,6 +51,7 @@ _FACES_REGRESSOR = dict(
     unit="years",
     mean=35.2,  # and scale: of its predictions for faces/train
     scale=11.3,
+    fetch="faces",  # what gets the model
 )
 
 

@@ -278,6 +278,12 @@ def check_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
 
 def _check_fetched(sections: Mapping[str, Config]) -> None:
     """Says how to get the checkpoints that are missing and that the config knows how to get."""
+    for role, config in sections.items():
+        if config.get("fetch") and not Path(config["model"]).expanduser().exists():
+            raise UserError(
+                f"config.{role}.model={config['model']} is missing in {Path.cwd()}: "
+                f"{command('fetch')} {config['fetch']} gets it."
+            )
     missing = {
         role: config
         for role, config in sections.items()

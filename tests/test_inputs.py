@@ -40,6 +40,9 @@ def test_missing_checkpoints_are_told_with_what_makes_them(tmp_path):
     assert "config.regressor" not in text and "https://example.org" in text
     command = "diffcf convert ddpm.pt --kind ddpm --out"
     assert f"{command} {tmp_path / 'ddpm'}\n" in text
+    model = {"model": str(tmp_path / "age.onnx"), "fetch": "faces"}
+    with pytest.raises(UserError, match=r"config.regressor.model=.*age.onnx is missing in .*fetch"):
+        load_networks(regressor, model)
     # What the config does not know how to make is one sentence.
     with pytest.raises(UserError, match=r"^config.generator.checkpoint: There is no network"):
         load_networks({"checkpoint": str(tmp_path / "ddpm")}, regressor)

@@ -33,6 +33,7 @@ from .latent import BATCH, Latent
 LEAST = 4  # images
 
 REGRESSOR = "regressor"
+_IDENTITIES = ("identity", "identity_dlib")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +110,16 @@ class Subject:
         return 1 - (p * q).sum(1) / np.maximum(norms, 1e-8)
 
 
+def _identity(weights: str | Path) -> Features:
+    features = load_networks(weights).features
+    for name in _IDENTITIES:
+        if name in features:
+            return features[name]
+    raise UserError(
+        f"{weights} holds no network {' or '.join(_IDENTITIES)}: leave --weights out, or convert one"
+    )
+
+
 def image_names(folder: Path, limit: int | None = None) -> list[str]:
     """Names of the images with a result, in their order.
 
@@ -176,9 +187,7 @@ def open_subject(
     network = load_network(source)
     reader = open_reader(spec_of(judges[REGRESSOR]), judges[REGRESSOR])
     readers = {name: predictor(spec_of(one), one, BATCH) for name, one in judges.items()}
-    identity = load_networks(weights).features.get("identity") if weights else None
-    if weights and identity is None:
-        raise UserError(f"{weights} holds no network identity: leave --weights out, or convert it")
+    identity = _identity(weights) if weights else None
     steps = {key: getattr(method, key) for key in ("inversion_steps", "decode_steps", "precision")}
     latent = Latent(network, reader, DiffAERE(**steps))
     size = network.description["image_size"]
