@@ -116,7 +116,8 @@ def _identity(weights: str | Path) -> Features:
         if name in features:
             return features[name]
     raise UserError(
-        f"{weights} holds no network {' or '.join(_IDENTITIES)}: leave --weights out, or convert one"
+        f"{weights} holds no network {' or '.join(_IDENTITIES)}: leave --weights out, or convert "
+        "one"
     )
 
 
