@@ -1,7 +1,8 @@
 """The singular value decomposition of a generator's Jacobian J = d image / d z, matrix-free.
 
-J is never differentiated entry by entry: J v comes from one forward derivative (JVP) through the
-whole decoding, J^T u from one backward derivative (VJP).
+J is never differentiated entry by entry. J^T u is one backward derivative (VJP) through the whole
+decoding, and J v one of that: J^T u is linear in u, and its transpose is J. Forward derivatives
+(JVP) would give the same, but layers that bring a backward pass of their own have none.
 """
 
 import dataclasses
@@ -53,7 +54,7 @@ def effective_rank(values: np.ndarray) -> float:
 def spectrum(generate: Generate, args: Any, z: Array, count: int, key: Array) -> Spectrum:
     """Decompose the Jacobian of `generate(args, .)` at z.
 
-    The whole J takes D forward products. Where that is more than a sketch needs, the leading
+    The whole J takes D products J v. Where that is more than a sketch needs, the leading
     values come from randomised subspace iteration (Halko et al., 2011, algorithm 5.1) with
     `count + 10` normal vectors, one power and float64 on the host.
 
@@ -94,8 +95,9 @@ def _orthonormal(rows: Array) -> Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _push(generate: Generate, args: Any, z: Array, vectors: Array) -> Array:
     """J v for each row v [m, D], as rows [m, n]."""
-    _, jvp = jax.linearize(lambda z: generate(args, z).ravel(), z)
-    return jax.lax.map(jvp, vectors, batch_size=_BATCH)
+    image, vjp = jax.vjp(lambda z: generate(args, z).ravel(), z)
+    _, transposed = jax.vjp(lambda u: vjp(u)[0], jnp.zeros_like(image))
+    return jax.lax.map(lambda v: transposed(v)[0], vectors, batch_size=_BATCH)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -110,6 +110,7 @@ def _measure(
     kept, n = len(start.values), images[0].size
     return {
         "rise": subject.unit.scale * rise,
+        "dimensions": change.size,
         "exact": at_0.exact,
         "kept": kept,
         "effective_rank": effective_rank(at_0.values),
