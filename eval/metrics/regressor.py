@@ -14,7 +14,7 @@ from diffcf_jax.regressors.readings import Reader, open_reader
 from diffcf_jax.target import nearest
 from diffcf_jax.training.frechet import features
 
-from .batch import Batch, Features, Measure, in_batches, padded
+from .batch import BATCH_SIZE, Batch, Features, Measure, in_batches, padded
 
 READING = "_reading"  # ends the name of what an oracle says of x', in the label's unit
 
@@ -77,7 +77,9 @@ class Judge:
         ]
         aim = self._unit.normalise(np.asarray(wanted)).astype(np.float32)
         within = np.float32(threshold / abs(self._unit.scale))
-        moved = self._attack(self._variables, padded(images), padded(aim), within, steps)
+        goal = np.full(BATCH_SIZE, np.nan, np.float32)  # where there is no image, nothing to reach
+        goal[: len(aim)] = aim
+        moved = self._attack(self._variables, padded(images), goal, within, steps)
         dither = np.random.default_rng(0).random(images.shape[1:])
         levels = np.floor(np.asarray(moved)[: len(images)] * 255 + dither)
         return (np.clip(levels, 0, 255) / 255).astype(np.float32)
@@ -164,18 +166,28 @@ def _attack(
     """Signed steps of the size that the linearised prediction needs.
 
     x <- clip(x + s sign(g), 0, 1),    s = (aim - y) / sum |g|, at most 4/255
+
+    until all are within half of the threshold, or for `steps` steps.
     """
 
-    def step(_: int, x: jax.Array) -> jax.Array:
+    def goes_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        number, moving, _ = state
+        return moving & (number < steps)
+
+    def step(
+        state: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        number, _, x = state
         y, pull = jax.vjp(predict, x)
         (g,) = pull(jnp.ones_like(y))
         gap = aim - y
         size = gap / jnp.maximum(jnp.abs(g).sum((1, 2, 3)), 1e-12)
         size = jnp.clip(size, -_ATTACK_STEP, _ATTACK_STEP)
         size = jnp.where(jnp.abs(gap) <= within / 2, 0, size)
-        return jnp.clip(x + size[:, None, None, None] * jnp.sign(g), 0, 1)
+        moving = (jnp.abs(gap) > within / 2).any()
+        return number + 1, moving, jnp.clip(x + size[:, None, None, None] * jnp.sign(g), 0, 1)
 
-    return jax.lax.fori_loop(0, steps, step, x)
+    return jax.lax.while_loop(goes_on, step, (jnp.zeros((), int), jnp.ones((), bool), x))[2]
 
 
 def _cout(predict: Features, batch: Batch) -> np.ndarray:
