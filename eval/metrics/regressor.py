@@ -112,9 +112,9 @@ def oracle(name: str, predict: Features, threshold: float) -> Measure:
         success, misses = judged(y_oracle, batch.targets, threshold)
         y_initial = np.array([row["y_initial"] for row in batch.rows], np.float32)
         change = y - y_initial
-        share = np.where(
-            np.abs(change) > threshold, (y_oracle - predict(batch.inputs)) / change, np.nan
-        )
+        moved = np.abs(change) > threshold
+        share = np.full(len(change), np.nan)
+        share[moved] = (y_oracle - predict(batch.inputs))[moved] / change[moved]
         return {
             f"{name}{READING}": y_oracle,
             f"{name}_mae": np.abs(y_oracle - y),
