@@ -5,6 +5,7 @@ python train.py --config configs/train/faces_diffae.py --workdir runs/faces_diff
 
 It is `configs/train/diffae.py:tiny`, but reaches down to 2x2 positions instead of 8x8: z_sem enters
 every position of a level alike, so that only levels that see the whole face can place what it says.
+The shipped network is the best one on held-out photographs, of update 3,500.
 """
 
 import ml_collections
