@@ -1,6 +1,6 @@
 """How a Diff-AE's images lie around the counterfactuals of a finished run.
 
-    diffcf geometry OUT [--limit 4] [--values 32]
+    diffcf geometry OUT [--limit 4] [--values 64]
     python -m eval.geometry OUT                                       (the same in a clone)
 
 measures some counterfactuals of OUT, a run of Diff-AE-RE, and writes into OUT/geometry: the numbers
@@ -28,7 +28,7 @@ from .paragraph import paragraph
 from .subject import open_subject
 
 
-def geometry(results: str | Path, limit: int = 4, values: int = 32) -> dict[str, Any]:
+def geometry(results: str | Path, limit: int = 4, values: int = 64) -> dict[str, Any]:
     """Measure a results folder and write geometry.json, .txt, .png and .svg into its geometry/.
 
     Args:
@@ -76,7 +76,7 @@ def _define(values: flags.FlagValues) -> None:
         "limit", 4, "How many counterfactuals to measure.", lower_bound=1, flag_values=values
     )
     flags.DEFINE_integer(
-        "values", 32, "How many leading singular values.", lower_bound=1, flag_values=values
+        "values", 64, "How many leading singular values.", lower_bound=1, flag_values=values
     )
 
 
