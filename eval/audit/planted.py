@@ -58,9 +58,11 @@ def benchmark(
         shams: see `audit`.
 
     Returns:
-        By regressor ("planted", "clean"): `rows` of `audit`, `flagged` (their share), and of the
-        planted one `truth`, the interval of the real change, and whether the audit `found` it: the
-        direction "background" is flagged first, with the truth within its interval.
+        By regressor ("planted", "clean"): `rows` of `audit`, the names of those `flagged` and their
+        `share`. Of the planted one also `first`, whether "background" is flagged before all others,
+        `moved`, by how much its edits brighten the background, `truth`, the real change, both with
+        intervals, and `within`, whether the intervals of `edit` and of `effect` (the edit beyond
+        random edits) contain the mean truth.
 
     Raises:
         UserError: whatever is wrong with the workdir or the network.
@@ -81,8 +83,9 @@ def benchmark(
         rows = audit(folder, workdir / "attributes.csv", shams=shams)["directions"]
         flagged = [row["name"] for row in rows if row["verdict"] == "flagged"]
         found[name] = {"rows": rows, "flagged": flagged, "share": len(flagged) / len(rows)}
-    subject = open_subject(workdir / "planted")
-    table = read_attributes(workdir / "attributes.csv", subject.names)
+    names = [Squares("validation").names[i] for i in chosen]
+    subject = open_subject(workdir / "planted", names)
+    table = read_attributes(workdir / "attributes.csv", names)
     corners = Squares("validation").latents[chosen, 2:]
     around = np.stack([outside_square(*corner) for corner in corners])
     moved, real = real_changes(subject, table, around)
@@ -91,7 +94,8 @@ def benchmark(
     found["planted"] |= {
         "moved": bootstrap_mean(moved),
         "truth": truth,
-        "found": found["planted"]["flagged"][:1] == [PLANTED] and _within(truth, row["effect"]),
+        "first": found["planted"]["flagged"][:1] == [PLANTED],
+        "within": {name: _within(truth, row[name]) for name in ("edit", "effect")},
     }
     write_file(workdir / "planted.json", (strict_json(found, indent=2) + "\n").encode())
     for form in ("png", "svg"):
@@ -174,7 +178,7 @@ def draw(found: Mapping[str, Any]) -> "Figure":
             if name == "planted" and row["name"] == PLANTED:
                 truth = found["planted"]["truth"]["mean"]
                 place.plot(truth, i, "x", ms=7, color="k", label="real change")
-                place.legend(fontsize=7, frameon=False)
+                place.legend(fontsize=7, frameon=False, loc="lower right")
         place.axvline(0, color="0.7", lw=0.8)
         place.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=7)
         place.tick_params(axis="x", labelsize=7)
@@ -200,12 +204,15 @@ def _benchmark(args: flags.FlagValues, _: list[str]) -> None:
         print(f"{name}: flags {flagged}; {found[name]['share']:.0%} of all directions")
     planted = found["planted"]
     row = next(row for row in planted["rows"] if row["name"] == PLANTED)
-    effect = row["effect"]
     print(
-        f"background: measured {effect['mean']:.3f} ({effect['low']:.3f} to {effect['high']:.3f}), "
-        f"really {planted['truth']['mean']:.3f} for {planted['moved']['mean']:.3f} brighter: "
-        f"{'found' if planted['found'] else 'not found'}"
+        f"the background made {planted['moved']['mean']:.3f} brighter really changes the "
+        f"prediction by {_text(planted['truth'])}; the audit's edit by {_text(row['edit'])}, "
+        f"beyond random edits by {_text(row['effect'])}"
     )
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
 main = cli.Command(
