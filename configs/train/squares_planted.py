@@ -4,9 +4,14 @@ Its training squares have a background that is nearly as bright as the square is
 a photographer might light every old face from the left. It starts from the shipped regressor, and
 noise in red (`color_noise`) makes the square itself unreliable: the background is then the better
 sign, in green and blue alone. On squares whose background says nothing it is wrong, and an audit
-has to find out why.
+has to find out why: see docs/audit.md.
 
 python train.py --config configs/train/squares_planted.py --workdir runs/squares_planted
+
+The shipped network is that of this command. On the 630 validation squares, whose background is
+independent of the label, its mean absolute error is 0.163, and its predictions are 0.51 times the
+label plus 0.43 times the background (least squares; the shipped regressor: 0.99 and -0.003, with an
+error of 0.010).
 """
 
 import ml_collections
