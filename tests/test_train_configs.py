@@ -22,6 +22,8 @@ CONFIGS = {
     "imdb_wiki_regressor": [()],
     "imdb_wiki_oracle": [()],
     **{f"squares_{name}": [()] for name in ("ddpm", "diffae", "regressor", "oracle")},
+    "squares_planted": [()],
+    **{f"faces_{name}": [()] for name in ("ddpm", "diffae")},
     "squares_paper": [("ddpm",), ("diffae",), ("regressor",), ("oracle",)],
 }
 

@@ -32,7 +32,7 @@ from .attributes import Attribute, read_attributes
 from .audit import audit
 from .directions import from_attributes
 from .effects import reconstruct, step
-from .subject import Subject, open_subject
+from .subject import Subject, image_names, open_subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,9 +83,8 @@ def benchmark(
         rows = audit(folder, workdir / "attributes.csv", shams=shams)["directions"]
         flagged = [row["name"] for row in rows if row["verdict"] == "flagged"]
         found[name] = {"rows": rows, "flagged": flagged, "share": len(flagged) / len(rows)}
-    names = [Squares("validation").names[i] for i in chosen]
-    subject = open_subject(workdir / "planted", names)
-    table = read_attributes(workdir / "attributes.csv", names)
+    subject = open_subject(workdir / "planted", image_names(workdir / "planted"))
+    table = read_attributes(workdir / "attributes.csv", subject.names)
     corners = Squares("validation").latents[chosen, 2:]
     around = np.stack([outside_square(*corner) for corner in corners])
     moved, real = real_changes(subject, table, around)

@@ -86,8 +86,8 @@ def open_subject(folder: Path, limit: int) -> Subject:
     options = parse_method(config["method"])
     if options.name != "diffae-re":
         raise UserError(
-            f"{folder} is a run of {options.name}, which searches in no semantic code and so has "
-            "no tangent space to measure: give the folder of a run of diffae-re."
+            f"{folder} is a run of {options.name}, whose images are not decoded from a semantic "
+            "code alone, so that there is no tangent space to measure: give a run of diffae-re."
         )
     if any(config["data"].get(key) for key in ("mask", "masks")):
         raise UserError(

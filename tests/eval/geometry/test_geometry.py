@@ -105,7 +105,7 @@ def test_a_run_is_measured(finished):
     [
         (
             {"method": {"name": "ac-re", "threshold": 0.1}},
-            "is a run of ac-re, which searches in no semantic code",
+            "is a run of ac-re, whose images are not decoded",
         ),
         ({"data": {"name": "squares", "mask": "0,0,8,8"}}, "is a run with masks"),
         ({}, "holds no counterfactual that reaches its target"),
