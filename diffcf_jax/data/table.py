@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_bytes
+from diffcf_jax.files import read_bytes, short
 
 MOST_BYTES = 1 << 28  # of a table
 
@@ -91,6 +91,37 @@ def read_table(
             f"folder{more}: write the name with its folders and suffix, or remove the line"
         )
     return values
+
+
+def read_columns(
+    path: str | os.PathLike,
+) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:
+    """Read a table with the header `name` and any other columns, whatever its cells say.
+
+    Returns:
+        The columns beside `name`, and by name the line and its cells by column, as text.
+
+    Raises:
+        UserError: it is no such table.
+    """
+    rows = _read_rows(pathlib.Path(path))
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    columns = header[1:]
+    if header[:1] != ["name"] or not columns or "" in columns or len(set(header)) < len(header):
+        raise UserError(
+            f"{path} must begin with the line name,attribute,... with a different name for each "
+            f"attribute; it begins with {short(','.join(header))}"
+        )
+    found: dict[str, tuple[int, dict[str, str]]] = {}
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            raise UserError(
+                f"{path} line {line} has {len(cells)} cells instead of {len(header)}: fix the line"
+            )
+        if cells[0] in found:
+            raise UserError(f"{path} line {line} has {short(cells[0])} again: leave one row out")
+        found[cells[0]] = line, dict(zip(columns, map(str.strip, cells[1:]), strict=True))
+    return columns, found
 
 
 def _read_rows(path: pathlib.Path) -> list[tuple[int, list[str]]]:

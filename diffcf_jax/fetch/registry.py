@@ -73,6 +73,20 @@ def fetch_members(package: Package, names: Iterable[str], folder: Path) -> dict[
             raise UserError(f"{package} lacks a file that is wanted of it: {error}.") from None
 
 
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which one of these names leads elsewhere.
+
+    Raises:
+        UserError: it does.
+    """
+    for name in names:
+        if (folder / name).is_symlink():
+            raise UserError(
+                f"{folder / name} is a link, and nothing outside of {folder} is to be written: "
+                "remove it or choose another --folder."
+            )
+
+
 def _fetch_wheel(package: Package, directory: Path) -> Path:
     """Have pip fetch a wheel, by the index, proxies and certificates that it is set up with."""
     words = [

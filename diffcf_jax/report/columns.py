@@ -1,13 +1,12 @@
 """Columns of the user's own in the table of cases: OUT/attributes.csv."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffcf_jax.data.table import read_columns
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_bytes, read_text, write_file
+from diffcf_jax.files import read_bytes, write_file
 
 ATTRIBUTES = "attributes.csv"
 
@@ -18,7 +17,7 @@ def keep_attributes(folder: Path, path: Path) -> None:
     Raises:
         UserError: it is no table with the header `name,...`, or the folder cannot be written.
     """
-    _read(path)
+    read_columns(path)
     write_file(folder / ATTRIBUTES, read_bytes(path))
 
 
@@ -34,7 +33,7 @@ def add_attributes(
     if not (folder / ATTRIBUTES).exists():
         return [dict(row) for row in rows]
     try:
-        columns, cells = _read(folder / ATTRIBUTES)
+        columns, found = read_columns(folder / ATTRIBUTES)
     except UserError as error:
         faults.append(str(error))
         return [dict(row) for row in rows]
@@ -45,36 +44,14 @@ def add_attributes(
                 f"{ATTRIBUTES}: every result has a {column} of its own: rename the column"
             )
     own = [column for column in columns if column not in taken]
-    none = dict.fromkeys(columns)
+    nothing = 0, dict.fromkeys(columns, "")
     return [
-        {**row, **{column: cells.get(row["name"], none)[column] for column in own}} for row in rows
+        {**row, **{column: _value(found.get(row["name"], nothing)[1][column]) for column in own}}
+        for row in rows
     ]
 
 
-def _read(path: Path) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """The columns beside the name, and the cells of each name."""
-    try:
-        lines = list(csv.reader(io.StringIO(read_text(path).removeprefix("\ufeff"))))
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file ({error}): write name,column,...") from None
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    if header[:1] != ["name"] or "" in header or len(set(header)) < max(2, len(header)):
-        raise UserError(
-            f"{path} must begin with the line name,column,... with a name for each column"
-        )
-    rows = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if line and len(line) != len(header):
-            raise UserError(
-                f"{path} line {number} has {len(line)} cells instead of {len(header)}: fix the line"
-            )
-        if line:
-            rows[line[0]] = dict(zip(header[1:], map(_value, line[1:]), strict=True))
-    return header[1:], rows
-
-
 def _value(cell: str) -> int | float | str | None:
-    cell = cell.strip()
     for kind in (int, float):
         try:
             return kind(cell)

@@ -1,16 +1,15 @@
 """What a user knows of the images: a CSV file with a column of numbers per attribute."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from diffcf_jax.data.table import read_columns
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_text, short
+from diffcf_jax.files import short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,31 +51,11 @@ def read_attributes(path: Path, names: Sequence[str]) -> list[Attribute]:
         UserError: the file is no such table, lacks one of the images, or has an attribute with one
             value for all of them.
     """
-    try:
-        lines = list(csv.reader(io.StringIO(read_text(path).removeprefix("\ufeff"))))
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file ({error}): write a table of numbers") from None
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    columns = header[1:]
-    if header[:1] != ["name"] or not columns or "" in columns or len(set(columns)) < len(columns):
-        raise UserError(
-            f"{path} must begin with the line name,attribute,... with a different name for each "
-            f"attribute; it begins with {short(','.join(header))}"
-        )
-    rows: dict[str, list[float]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line:
-            continue
-        if len(line) != len(header):
-            raise UserError(
-                f"{path} line {number} has {len(line)} cells instead of {len(header)}: fix the line"
-            )
-        if line[0] in rows:
-            raise UserError(f"{path} line {number} has {short(line[0])} again: leave one row out")
-        rows[line[0]] = [
-            _number(cell, f"{path} line {number}", column)
-            for cell, column in zip(line[1:], columns, strict=True)
-        ]
+    columns, found = read_columns(path)
+    rows = {
+        name: [_number(cell, f"{path} line {line}", column) for column, cell in cells.items()]
+        for name, (line, cells) in found.items()
+    }
     if missing := [name for name in names if name not in rows]:
         raise UserError(
             f"{path} has no row for {len(missing)} of {len(names)} images, such as "

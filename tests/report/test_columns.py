@@ -44,7 +44,7 @@ def test_a_broken_table_is_a_sentence_on_the_page(tmp_path):
     make_run(tmp_path)
     for text, message in [
         ("name,a\nx.png,1,2\n", "attributes.csv line 2 has 3 cells instead of 2"),
-        ("image,a\n", "attributes.csv must begin with the line name,column"),
+        ("image,a\n", "attributes.csv must begin with the line name,attribute"),
         ("name,target\n", "every result has a target of its own: rename the column"),
     ]:
         (tmp_path / ATTRIBUTES).write_text(text)

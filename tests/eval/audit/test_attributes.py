@@ -43,7 +43,7 @@ def test_groups_are_never_empty():
         ("name,x\na.png,\n", "'x' is '', which is not a finite number"),
         ("name,x\na.png,1\nz.png,0\n", "no row for 2 of 3 images, such as 'b,c.png'"),
         ('name,x\na.png,1\n"b,c.png",1\nd.png,1\n', "'x' is 1 for all 3 images"),
-        (b"\xff\xfe", "it is not UTF-8"),
+        (b"\xff\xfe", "line 1: not UTF-8 text"),
     ],
 )
 def test_errors_name_line_and_column(tmp_path, text, message):
