@@ -24,11 +24,9 @@ from eval.metrics.compare import compare, format_comparison
 from eval.metrics.evaluate import evaluate, format_table, measure
 from eval.metrics.plan import Plan
 from eval.metrics.regressor import load_judge, oracle, validity
-from eval.metrics.squares import square_metrics, squares
+from eval.metrics.squares import squares
 from tests import tiny
-from tests.explaining import explain, save_networks
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "squares" / "io.npz"
+from tests.eval.metrics.test_squares import painted
 
 
 def save_tiny(folder, seed, **description):
@@ -50,56 +48,6 @@ def write_run(folder, pairs, config, answer=1):
     rows = read_results(folder)
     write_summary(folder, summarise(rows, config, 1.0, {}))
     return rows
-
-
-def painted(mask, inside, outside):
-    """An image with the colour `inside` where the mask is, `outside` elsewhere; uint8."""
-    return np.where(mask[..., None], np.uint8(inside), np.uint8(outside))
-
-
-def test_square_metrics_of_images_with_known_answers():
-    mask = inner_mask(10, 20)
-    before = painted(mask, [50, 0, 0], [100, 100, 100]) / 255
-    after = painted(mask, [170, 9, 9], [110, 100, 100]) / 255
-    after[0, 0] += 0.3  # one pixel of 4096 - 64
-    after[0, 1] -= 0.3  # and one that balances it in the mean
-    values = square_metrics(before, after, mask, target=178 / 255)
-    assert values["square_mae"] == pytest.approx(8 / 255)
-    assert values["background_mae"] == pytest.approx(10 / 255 / 3)
-    # Where 10 of red and +-0.3 meet: 2 pixels with 0.3 in all channels, red once more, once less.
-    assert values["background_mae_per_pixel"] == pytest.approx(
-        (4030 * 10 / 255 + (0.3 + 10 / 255) + (0.3 - 10 / 255) + 4 * 0.3) / (4032 * 3)
-    )
-    unchanged = square_metrics(before, before, mask, target=50 / 255)
-    assert unchanged == pytest.approx({**dict.fromkeys(values, 0.0), "position_kept": 1.0})
-    # The border, 2 pixels wide, is 10/255 of red brighter, as the rest is; no noise but 2 pixels.
-    assert values["border_mae"] == pytest.approx(10 / 255 / 3)
-    assert 0 < values["noise_change"] < 0.01
-
-
-@pytest.mark.parametrize(("step", "kept"), [((0, 0), 1), ((1, -1), 1), ((2, 0), 0), ((0, -9), 0)])
-def test_a_square_is_found_where_it_is(step, kept):
-    """On noise of the data's strength, also a black one on black."""
-    noise = np.random.default_rng(0).normal(0, 20, (64, 64, 3))
-    place = (30 + step[0], 40 + step[1])
-    ring = np.zeros((64, 64), bool)
-    ring[place[0] : place[0] + 12, place[1] : place[1] + 12] = True
-    inner = inner_mask(*place)
-    for color, background in (([0, 0, 0], 0), ([200, 0, 0], 255)):
-        image = np.full((64, 64, 3), background, float)
-        image[ring] = 127
-        image[inner] = color
-        image = np.clip(image + noise, 0, 255) / 255
-        values = square_metrics(image, image, inner_mask(30, 40), target=0.5)
-        assert values["position_kept"] == kept
-
-
-def test_square_metrics_agree_with_the_original():
-    golden = np.load(GOLDEN)
-    image, mask = golden["images"][1] / 255, golden["color_mask"] > 0
-    values = square_metrics(np.zeros_like(image), image, mask, target=0.0)
-    assert values["square_mae"] == pytest.approx(golden["inner_square_color"], rel=1e-6)
-    assert values["background_mae"] == pytest.approx(golden["background_color"], rel=1e-6)
 
 
 def test_measure_reads_the_saved_files(tmp_path):
@@ -278,25 +226,6 @@ def test_networks_in_a_folder_add_their_metrics(tmp_path):
     assert set(summary["not_computed"]) == {
         "fs", "fva", "identity_distance_dlib", "same_person_dlib", "mnac", "mnac_originals",
     }  # fmt: skip
-
-
-def test_axioms_and_support(tmp_path):
-    """A null edit changes little, ten of them more, and less than a way there and back."""
-    flags = save_networks(tmp_path / "nets")
-    more = ["--config.data.limit=3", "--config.targets=0.3,0.9", "--config.regressor.labels=0..0.5"]
-    explain(tmp_path / "out", *flags, *more)
-    metrics = evaluate(tmp_path / "out", axioms=2)["metrics"]
-    names = ["composition_1", "composition_10", "reversibility", "change_seed", "distance_seed"]
-    assert [metrics[name]["n"] for name in names] == 5 * [2]
-    means = [metrics[name]["mean"] for name in names]
-    assert 0 < means[0] < means[1] < 0.1 and 0 < means[2] < 0.5 and 0 < means[4] < 0.5
-    assert metrics["support"]["mean"] == 0.5
-    assert "0.9: beyond the training labels, 0..0.5." in (tmp_path / "out/report.html").read_text()
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    summary["config"]["generator"] = {"kind": "ddpm"}
-    (tmp_path / "out" / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(UserError, match=r"names no generator.checkpoint, which --axioms needs"):
-        evaluate(tmp_path / "out", axioms=2)
 
 
 def test_other_images_have_no_square_metrics(tmp_path):
