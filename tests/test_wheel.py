@@ -107,7 +107,8 @@ def build(source, kind, out):
 
 def test_the_wheel_holds_configs_checkpoints_and_types(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
+        sizes = {info.filename: info.compress_size for info in archive.infolist()}
+    names = set(sizes)
     for name in SOURCES + ("checkpoints",):
         target = "diffcf_jax" if name == "diffcf_jax" else f"diffcf_jax/{name}"
         for path in (ROOT / name).rglob("*"):
@@ -116,7 +117,12 @@ def test_the_wheel_holds_configs_checkpoints_and_types(wheel):
     assert "diffcf_jax/py.typed" in names
     tops = {name.split("/")[0] for name in names}
     assert tops == {"diffcf_jax", f"{wheel.name.split('-py3')[0]}.dist-info"}
-    assert wheel.stat().st_size < 40e6  # 32 MB, of which the networks of faces are 16
+    faces = [
+        sum(size for name, size in sizes.items() if f"checkpoints/faces_{kind}/" in name)
+        for kind in ("ddpm", "diffae")
+    ]
+    assert all(0 < size <= 16e6 for size in faces)
+    assert wheel.stat().st_size - sum(faces) < 20e6
 
 
 def test_the_wheel_explains_a_square_in_an_empty_folder(wheel, tmp_path):

@@ -60,13 +60,12 @@ def assert_same(results, reference):
     Found: equal pictures and curves within 7e-7 for AC-RE; for Diff-AE-RE, whose curves are read
     from grey values, equal pictures and curves within 3e-5. Where rounding decides whether a
     decoding step clips a value, which has no gradient then, it was once (of all orders in batches
-    of 16) 37 values of 768 by one level and 2e-4; between one and eight devices 6 of 768 by one
-    level.
+    of 16) 37 values of 768 by one level and 2e-4.
     """
     for i, result in results.items():
         assert int(result.iterations) == int(reference[i].iterations)
         np.testing.assert_allclose(result.image, reference[i].image, atol=1.01 / 255)
-        assert np.mean(np.abs(result.image - reference[i].image) > 1e-6) < 1e-2
+        assert np.mean(np.abs(result.image - reference[i].image) > 1e-6) < 5e-3
         np.testing.assert_allclose(result.curve, reference[i].curve, atol=1e-4)
         for name in ("y_initial", "y_reconstruction", "y_final"):
             value, expected = getattr(result, name), getattr(reference[i], name)
@@ -140,6 +139,7 @@ for name, make in methods.METHODS.items():
 def eight_devices(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)  # the emitters of users, whose rounding is nearer
     done = subprocess.run(
         [sys.executable, "-c", _EIGHT_DEVICES, str(folder)],
         env=environment, capture_output=True, text=True,
