@@ -1,5 +1,6 @@
 """Figures for papers and the documentation, drawn by matplotlib, the extra `plot`."""
 
+import importlib.util
 import io
 from typing import TYPE_CHECKING
 
@@ -9,19 +10,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of that size in inches.
+def check_matplotlib() -> None:
+    """Refuse to begin what ends with a figure where none can be drawn.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    if not importlib.util.find_spec("matplotlib"):
         raise UserError(
             "The figure is drawn by matplotlib, which is not installed: pip install "
             "'diffcf_jax[plot]'."
-        ) from None
+        )
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of that size in inches; see `check_matplotlib`."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 

@@ -27,7 +27,7 @@ from diffcf_jax.files import encode_png, inside, make_folder, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
 
-from ..figure import figure_bytes, new_figure
+from ..figure import check_matplotlib, figure_bytes, new_figure
 from .attributes import Attribute, read_attributes
 from .audit import audit
 from .directions import from_attributes
@@ -65,11 +65,12 @@ def benchmark(
         random edits) contain the mean truth.
 
     Raises:
-        UserError: whatever is wrong with the workdir or the network.
+        UserError: whatever is wrong with the workdir or the network; matplotlib is not installed.
     """
     from diffcf_jax.configs import squares_diffae
     from diffcf_jax.run import run
 
+    check_matplotlib()
     count = len(Squares("validation"))
     chosen = np.sort(np.random.default_rng(0).choice(count, min(images, count), replace=False))
     _write_images(workdir, chosen, random)
@@ -160,11 +161,7 @@ def _write_images(workdir: Path, chosen: np.ndarray, random: int) -> None:
 
 
 def draw(found: Mapping[str, Any]) -> "Figure":
-    """Draw the effect of every direction on both regressors, and the truth.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """Draw the effect of every direction on both regressors, and the truth."""
     figure = new_figure(8.5, 0.22 * len(found["planted"]["rows"]) + 1)
     places = figure.subplots(1, 2)
     for place, name in zip(places, ("planted", "clean"), strict=True):

@@ -20,7 +20,7 @@ from diffcf_jax import cli, shipped
 from diffcf_jax.files import inside, make_folder, write_file
 from diffcf_jax.jsonfile import strict_json
 
-from ..figure import figure_bytes
+from ..figure import check_matplotlib, figure_bytes
 from .figure import draw
 from .measure import measure, summarise
 from .measures import CUT, PATH
@@ -43,6 +43,7 @@ def geometry(results: str | Path, limit: int = 4, values: int = 64) -> dict[str,
     Raises:
         UserError: see `open_subject`; matplotlib is not installed.
     """
+    check_matplotlib()
     folder = Path(results)
     subject = open_subject(folder, limit)
     bar = tqdm.tqdm(

@@ -17,11 +17,7 @@ _STYLES = {"random": ("0.6", "-"), "another image": ("tab:orange", "--")}
 
 
 def draw(cases: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Draw four panels: one line or point per counterfactual, as `measure.measure` yields them.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """Draw four panels: one line or point per counterfactual, as `measure.measure` yields them."""
     figure = new_figure(8.5, 6.4)
     places = figure.subplots(2, 2)
     for panel, place in zip((_spectrum, _tangent, _cycle, _nearest), places.flat, strict=True):

@@ -1,6 +1,7 @@
 """The command on a run of tiny networks: a real search, measured from its saved files."""
 
 import json
+import sys
 import types
 
 import jax.numpy as jnp
@@ -117,3 +118,9 @@ def test_what_is_refused(tmp_path, capsys, change, message):
     (tmp_path / "results.jsonl").touch()
     assert main([str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_matplotlib_nothing_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    with pytest.raises(UserError, match="matplotlib, which is not installed"):
+        geometry(tmp_path / "nowhere")
