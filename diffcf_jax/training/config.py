@@ -104,7 +104,7 @@ class TrainConfig:
         precision: of the computation; parameters, optimiser, moving average, norms, softmax and
             losses are float32 with both.
         workers: processes that read images; 0 reads them in this one.
-        init: network directory to start from; "" starts afresh.
+        init: network directory or name of a shipped network to start from; "" starts afresh.
         evaluation: see `EvaluationConfig`.
         image_size: in pixels, in place of the network's.
     """

@@ -23,7 +23,7 @@ def initial_variables(network: Mapping[str, Any], seed: int, init: str = "") -> 
     Args:
         network: description of the network.
         seed: of the initialisation.
-        init: network directory to start from; "" starts afresh.
+        init: network directory or name of a shipped network to start from; "" starts afresh.
 
     Raises:
         UserError: `init` is of another kind or does not fit.
@@ -35,7 +35,10 @@ def initial_variables(network: Mapping[str, Any], seed: int, init: str = "") -> 
     except UserError as error:
         raise UserError(f"config.init: {error}") from None
     if found.kind != network["kind"]:
-        raise UserError(f"config.init is a {found.kind}, not a {network['kind']}.")
+        raise UserError(
+            f"config.init={init} is a {found.kind}, but config.network.kind is {network['kind']}: "
+            f"give a {network['kind']}."
+        )
     wanted = flax.traverse_util.flatten_dict(abstract_variables(network))
     given = flax.traverse_util.flatten_dict(found.variables)
     new_heads = {
