@@ -28,6 +28,18 @@ def test_a_shipped_network_is_found_by_its_name():
     jax.tree.map(np.testing.assert_array_equal, made, shipped.variables)
 
 
+def test_a_ddpm_learns_to_be_told_of_geometry_and_forgets_it(tmp_path):
+    told = {**tiny.DDPM, "model": {**tiny.DDPM["model"], "geometry_channels": 9}}
+    for given, wanted in ((tiny.DDPM, told), (told, tiny.DDPM)):
+        there = tiny.save(tmp_path / "there", given)
+        made = initial_variables(wanted, seed=0, init=there)["params"]
+        before = tiny.variables(given)["params"]
+        if wanted is told:
+            assert not made.pop("geometry_embed")["kernel"].any()
+        before.pop("geometry_embed", None)
+        jax.tree.map(np.testing.assert_array_equal, made, before)
+
+
 def test_networks_that_do_not_fit_are_refused(tmp_path):
     there = tiny.save(tmp_path / "there", NETWORK)
     wider = {**NETWORK, "model": {**MODEL, "growth": 8}}
