@@ -5,6 +5,7 @@
     OUT/reconstruction/NAME.png
     OUT/cf/NAME.png                   the counterfactual
     OUT/heatmap/NAME.png              counterfactual - input (`figures.heatmap`)
+    OUT/codes/NAME.npy                [2, D] float32, semantic codes of input and counterfactual
     OUT/cf/NAME_answer_2.png          a further answer, if there are several; so in other folders
     OUT/square_mask/NAME.png          white inside the inner square; squares data set only
 
@@ -29,6 +30,7 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import (
     cannot_write,
+    encode_npy,
     encode_png,
     inside,
     is_whole_png,
@@ -163,6 +165,10 @@ class ResultWriter:
             paths[folder] = f"{folder}/{stem if shared else own_stem}.png"
             # Threads that save one input's several targets meet at what is shared.
             write_file(inside(self.workdir, paths[folder]), encode_png(image), owner=own_stem)
+        codes = counterfactual.codes
+        if codes is not None:
+            paths["codes"] = f"codes/{own_stem}.npy"
+            write_file(inside(self.workdir, paths["codes"]), encode_npy(codes), owner=own_stem)
         row = {
             "id": record.id,
             "name": record.name,
@@ -186,6 +192,9 @@ class ResultWriter:
             "square_mask": paths.get("square_mask"),
             "curve": _trim_curve(counterfactual.curve),
         }
+        if codes is not None:
+            row["codes"] = paths["codes"]
+            row["latent_change"] = _number(np.linalg.norm(codes[1] - codes[0]))
         if readings:
             row["readings"] = {
                 name: {key: _number(y) for key, y in pair.items()}

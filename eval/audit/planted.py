@@ -7,8 +7,8 @@ the clean one is squares_regressor. Both are explained by Diff-AE-RE on the same
 audited with the same table: what the squares show, and columns of random numbers.
 
 The truth is known without the audit: how much the regressor's prediction really changes when the
-pixels of the background are made brighter by as much as the edit along the direction "background"
-makes them. Writes DIR/planted.json, planted.png and planted.svg.
+pixels of the background are made brighter, or darker, by as much as the edit along the direction
+"background" makes them. Writes DIR/planted.json, planted.png and planted.svg.
 """
 
 import csv
@@ -60,9 +60,10 @@ def benchmark(
     Returns:
         By regressor ("planted", "clean"): `rows` of `audit`, the names of those `flagged` and their
         `share`. Of the planted one also `first`, whether "background" is flagged before all others,
-        `moved`, by how much its edits brighten the background, `truth`, the real change, both with
-        intervals, and `within`, whether the intervals of `edit` and of `effect` (the edit beyond
-        random edits) contain the mean truth.
+        `moved`, by how much its edits brighten the background, `truth`, the real change, `alone`,
+        the effect of what its edits change in the background, without what they change in the
+        square, all with intervals, and `within`, whether the interval of the effect contains the
+        mean truth.
 
     Raises:
         UserError: whatever is wrong with the workdir or the network; matplotlib is not installed.
@@ -88,14 +89,15 @@ def benchmark(
     table = read_attributes(workdir / "attributes.csv", subject.names)
     corners = Squares("validation").latents[chosen, 2:]
     around = np.stack([outside_square(*corner) for corner in corners])
-    moved, real = real_changes(subject, table, around)
+    moved, real, alone = real_changes(subject, table, around)
     truth = bootstrap_mean(real)
     row = next(row for row in found["planted"]["rows"] if row["name"] == PLANTED)
     found["planted"] |= {
         "moved": bootstrap_mean(moved),
         "truth": truth,
+        "alone": bootstrap_mean(alone),
         "first": found["planted"]["flagged"][:1] == [PLANTED],
-        "within": {name: _within(truth, row[name]) for name in ("edit", "effect")},
+        "within": _within(truth, row["effect"]),
     }
     write_file(workdir / "planted.json", (strict_json(found, indent=2) + "\n").encode())
     for form in ("png", "svg"):
@@ -105,11 +107,12 @@ def benchmark(
 
 def real_changes(
     subject: Subject, table: Sequence[Attribute], around: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How much an edit along "background" brightens the background, and what that really does.
 
     The pixels of the background of each reconstruction are made brighter by the mean change that
-    the edit makes there, and nothing else is changed.
+    the edit makes there, and nothing else is changed. As the edit, this is followed both ways, and
+    half of the difference counts.
 
     Args:
         subject: the audited run.
@@ -117,16 +120,20 @@ def real_changes(
         around: the background of its images, bool [N, H, W].
 
     Returns:
-        The change of the background [N] in [0, 1], and of the regressor's prediction [N].
+        The change of the background [N] in [0, 1], that of the regressor's prediction [N], and the
+        same where the background is the edit's own and the square that of the reconstruction.
     """
     directions, *_ = from_attributes(subject.codes, subject.half, table)
     (direction,) = (one for one in directions if one.name == PLANTED)
     base = reconstruct(subject)
-    edit = subject.render(step(direction, subject, 1.0))
-    moved = (edit - base.images).mean(-1).mean((1, 2), where=around)
-    brighter = base.images + np.where(around, moved[:, None, None], 0)[..., None]
-    real = subject.read(np.clip(brighter, 0, 1).astype(np.float32)) - subject.read(base.images)
-    return moved, real
+    change = step(direction, subject, 1.0)
+    moved, read, own = [], [], []
+    for edit in (subject.render(change), subject.render(-change)):
+        moved.append((edit - base.images).mean(-1).mean((1, 2), where=around))
+        brighter = base.images + np.where(around, moved[-1][:, None, None], 0)[..., None]
+        read.append(subject.read(np.clip(brighter, 0, 1).astype(np.float32)))
+        own.append(subject.read(np.where(around[..., None], edit, base.images)))
+    return tuple((forth - back) / 2 for forth, back in (moved, read, own))
 
 
 def outside_square(row: int, column: int) -> np.ndarray:
@@ -202,8 +209,8 @@ def _benchmark(args: flags.FlagValues, _: list[str]) -> None:
     row = next(row for row in planted["rows"] if row["name"] == PLANTED)
     print(
         f"the background made {planted['moved']['mean']:.3f} brighter really changes the "
-        f"prediction by {_text(planted['truth'])}; the audit's edit by {_text(row['edit'])}, "
-        f"beyond random edits by {_text(row['effect'])}"
+        f"prediction by {_text(planted['truth'])}; the audit's edit by {_text(row['effect'])}, its "
+        f"background alone by {_text(planted['alone'])}"
     )
 
 

@@ -122,6 +122,8 @@ def evaluate(
     y, values = measured.y, measured.values
     iterations = np.array([row["iterations"] for row in explained])
     values["iterations"] = iterations
+    if all("latent_change" in row for row in explained):
+        values["latent_distance"] = np.array([row["latent_change"] for row in explained])
     if labels := label_range({}, _section(config, "regressor")):
         values["support"] = np.array([inside(row["target"], labels) for row in explained])
     summary = {

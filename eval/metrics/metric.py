@@ -117,6 +117,9 @@ METRICS = {
     # proximity and sparsity
     "l1": Metric("mean |x' - x|", "lower"),
     "l2": Metric("root of the mean (x' - x)^2", "lower"),
+    "latent_distance": Metric(
+        "|z' - z|, norm of the change of the semantic code, where the method has one", "lower"
+    ),
     "linf": Metric("largest |x' - x|", "lower"),
     "changed_area": Metric("share of pixels that changed by 8/255 or more", "lower"),
     "psnr": Metric("-20 log10(l2) in dB", "higher"),

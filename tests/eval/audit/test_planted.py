@@ -23,10 +23,11 @@ def test_the_real_change_is_that_of_the_background_alone():
     found = subject(images.reshape(N, -1), weights, np.zeros((N, SIDE * SIDE * 3)))
     table = [Attribute("background", grey), Attribute("inside", inside)]
     around = np.broadcast_to(AROUND, (N, SIDE, SIDE))
-    moved, real = real_changes(found, table, around)
+    moved, real, alone = real_changes(found, table, around)
     # A step is a standard deviation of the codes along the direction: here that of the grey.
     assert moved == pytest.approx(grey.std(), rel=0.05)
     assert real == pytest.approx(moved, abs=1e-4)
+    assert alone == pytest.approx(moved, abs=1e-4)
 
 
 def test_the_background_is_what_the_square_leaves():

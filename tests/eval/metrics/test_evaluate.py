@@ -42,6 +42,7 @@ def write_run(folder, pairs, config, answer=1):
         for record, image in pairs:
             counterfactual = types.SimpleNamespace(
                 **{"image": image, "reconstruction": image, "success": True, "iterations": 7},
+                codes=None,
                 **{"y_initial": 0.0, "y_reconstruction": 0.0, "y_final": 0.5, "curve": [0.5]},
             )
             writer.save(record, record.target, counterfactual, 1.0, answer=answer)
