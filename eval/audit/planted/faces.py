@@ -161,7 +161,7 @@ def _networks(workdir: Path) -> tuple[dict[str, Path], Path]:
         config.objective.adversarial = 0.0
         config.augment.mirror = False  # the mark has its corner
         config.optimizer.warmup_steps = 50
-        config.steps, config.evaluate_every, config.save_every = 600, 100, 300
+        config.steps, config.evaluate_every, config.save_every = 300, 50, 150
         found[kind] = _trained(folder / "run", config)
     folder = data("diffae", 3)
     config = faces_diffae.get_config()
