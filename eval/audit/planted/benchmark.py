@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from diffcf_jax.errors import UserError
 from diffcf_jax.files import inside, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
+from diffcf_jax.workdir import differences, read_config, write_config
 
 from ...figure import check_matplotlib, figure_bytes
 from ..attributes import Attribute, read_attributes
@@ -32,7 +34,7 @@ def benchmark(
     Writes DIR/planted.json, planted.png and planted.svg.
 
     Args:
-        workdir: gets networks and runs as well; what is there is not made again.
+        workdir: gets networks and runs as well; those that are there are not made again.
         task: a key of `TASKS`.
         images: to explain.
         random: columns of random numbers.
@@ -48,11 +50,15 @@ def benchmark(
         the edit in the feature's area. All with intervals.
 
     Raises:
-        UserError: whatever is wrong with the workdir or a network; matplotlib is not installed.
+        UserError: whatever is wrong with the workdir, the photographs or a network; matplotlib is not installed.
     """
     from diffcf_jax.run import run
 
     check_matplotlib()
+    config = {"task": task, "images": images, "random": random}
+    if differing := differences(read_config(workdir) or config, config, ()):
+        raise UserError(f"{workdir} holds another benchmark: {differing}. Give another --workdir.")
+    write_config(workdir, config)
     planted = TASKS[task](workdir, images, random)
     found: dict[str, Any] = {}
     for name, config in planted.configs.items():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.workdir import write_config
 from eval.audit.attributes import Attribute
-from eval.audit.planted.benchmark import TASKS, real_changes
+from eval.audit.planted.benchmark import TASKS, benchmark, real_changes
 from eval.audit.planted.faces import CORNER, MARK, mark_share, marks, paint, with_mark
 from eval.audit.planted.figure import draw
 from eval.audit.planted.squares import brighten, outside_square
@@ -88,6 +89,12 @@ def test_the_share_of_a_mark_is_what_was_painted():
     made = with_mark(base, plain, part)
     np.testing.assert_allclose(mark_share(made, plain), part, atol=1e-6)
     assert not made[:, ~CORNER].any()
+
+
+def test_a_workdir_holds_one_benchmark(tmp_path):
+    write_config(tmp_path, {"task": "squares", "images": 16, "random": 8})
+    with pytest.raises(UserError, match=r"another benchmark: images \(16 there, 20 here\)"):
+        benchmark(tmp_path, "squares", images=20)
 
 
 def test_faces_are_fetched_first(tmp_path, monkeypatch):
