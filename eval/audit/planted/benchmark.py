@@ -50,7 +50,8 @@ def benchmark(
         the edit in the feature's area. All with intervals.
 
     Raises:
-        UserError: whatever is wrong with the workdir, the photographs or a network; matplotlib is not installed.
+        UserError: whatever is wrong with the workdir, the photographs or a network; matplotlib is
+            not installed.
     """
     from diffcf_jax.run import run
 
