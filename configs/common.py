@@ -134,6 +134,7 @@ def training(seed: int, batch_size: int) -> ml_collections.ConfigDict:
     config.accumulate = 1  # parts that a batch is worked on in, one after the other; saves memory
     config.precision = "float32"  # "bfloat16" for TPUs and recent GPUs
     config.ema_decay = 0.999
+    config.init = ""  # a network directory to start from, or the name of a shipped network
     log_and_save(config, log=50, save=500)
     return config
 
