@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .batch import Features, Measure
+from diffcf_jax.target import Range
+
+from .batch import Features, Measure, remembering
 from .faces import attributes, identity, identity_dlib
 from .images import distances
 from .metric import METRICS, OF_FACES
 from .nearest import nearest_in_pixels, nearest_to_dlib
 from .perceptual import lpips, s3
 from .realism import INCEPTION
-from .regressor import Judge, oracle, reactions, validity
+from .regressor import Judge, oracle, reactions, searched, validity
 from .squares import squares
 from .weights import load_networks
 
@@ -46,23 +48,34 @@ def make_plan(
     weights: str | Path | None = None,
     full: bool = False,
     training: np.ndarray | None = None,
+    labels: Range | None = None,
 ) -> Plan:
     """Decides what can be measured with the networks and the training images at hand.
+
+    Args:
+        predict: the explained regressor.
+        oracles: by name.
+        threshold: in the label's unit.
+        masks: whether the images are squares.
+        weights: the folder of further networks.
+        full: whether everything is measured.
+        training: the generator's training images, uint8 [N, H, W, 3].
+        labels: the range of the regressor's training labels.
 
     Raises:
         UserError: a network in `weights` is broken or of another kind.
     """
     networks = load_networks(weights)
     measures: list[Measure] = [squares] if masks else []
-    measures.append(validity(threshold))
+    measures += [validity(threshold), searched(labels)]
     measures += [oracle(name, judge, threshold) for name, judge in oracles.items()]
-    measures.append(distances)
+    measures.append(distances())
     measures += [
         lpips(name, distance)
         for name, distance in networks.distances.items()
         if full or not METRICS[name].full
     ]
-    features = networks.features
+    features = {name: remembering(look) for name, look in networks.features.items()}
     if "identity" in features:
         measures.append(identity(features["identity"]))
     if "identity_dlib" in features:
