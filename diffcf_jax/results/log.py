@@ -16,7 +16,7 @@ from diffcf_jax.shipped import command
 from diffcf_jax.target import Target, ends, plain
 
 RESULTS = "results.jsonl"
-IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask")  # keys that name a file
+IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask", "mask")  # name a file
 
 Key = tuple[str, float | str | None, int]  # see `result_key`
 
@@ -77,7 +77,7 @@ _RESULT_KEYS = {
 }
 _MAY_BE_NULL = {
     *("y_true", "y_initial", "y_reconstruction", "y_final", "reason", "pixel_change", "seconds"),
-    "square_mask",
+    *("square_mask", "mask"),
 }
 
 
@@ -185,6 +185,8 @@ def _parse_line(line: bytes) -> dict[str, Any]:
     row = parse_json(line.decode())
     is_error = "error" in row
     row.setdefault("answer", 1)  # what was written before there could be several
+    if not is_error:
+        row.setdefault("mask", None)  # and before masks were kept
     if not is_error and not _are_readings(row.get("readings", {})):
         raise ValueError(f'"readings" has the value {short(row["readings"])}')
     for key, is_valid in (_ERROR_KEYS if is_error else _RESULT_KEYS).items():

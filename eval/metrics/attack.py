@@ -27,8 +27,9 @@ def attacked(parts: Iterable[Batch], judge: Judge, threshold: float, steps: int)
     """Yields the results with images whose pixels were moved until the regressor reads the target.
 
     See `PixelAttack`. The images share no budget: each has its own, and leaves its slot to the next
-    one when it is there. An image whose target is min or max stays as it is. The first answer
-    starts from the original, each further one from other noise of the size of one step.
+    one when it is there. Where an image has a mask, pixels move inside of it only. An image whose
+    target is min or max stays as it is. The first answer starts from the original, each further one
+    from other noise of the size of one step.
 
     Args:
         parts: the results.
@@ -49,15 +50,16 @@ def attacked(parts: Iterable[Batch], judge: Judge, threshold: float, steps: int)
     made: dict[int, Counterfactual] = {}
 
     def jobs() -> Iterator[Job]:
-        count = 0
+        first = 0
         for batch in parts:
-            begun.append((batch, count))
-            readings = judge(batch.inputs)
-            for row, image, y in zip(batch.rows, batch.inputs, readings, strict=True):
+            begun.append((batch, first))
+            masks = [None] * len(batch.rows) if batch.allowed is None else batch.allowed
+            each = zip(batch.rows, batch.inputs, masks, judge(batch.inputs), strict=True)
+            for i, (row, image, mask, y) in enumerate(each, first):
                 wanted = nearest(float(y), row["target"])
                 aim = unit.normalise(np.float64(y if wanted is None else wanted))
-                yield Job(count, _start(image, row["answer"]), float(aim))
-                count += 1
+                yield Job(i, _start(image, row["answer"], mask), float(aim), allowed=mask)
+            first += len(batch.rows)
 
     for event in engine.run(jobs()):
         if not isinstance(event, Finished):
@@ -90,7 +92,8 @@ class PixelAttack:
 
         x <- clip(x + s sign(g), 0, 1),    s = (aim - y) / sum |g|, at most 4/255
 
-    until y is within half of the threshold, or `iterations` gradients have been computed.
+    with g = 0 where the image may not change, until y is within half of the threshold, or
+    `iterations` gradients have been computed.
 
     Attributes:
         reader: the regressor.
@@ -121,6 +124,7 @@ class PixelAttack:
         y, g = jax.value_and_grad(lambda x: self.reader.apply(params["regressor"], x[None])[0])(
             found.image
         )
+        g = g * state.query.allowed
         gap = state.query.aim[0] - y
         there = jnp.abs(gap) <= self.threshold / 2
         size = jnp.clip(gap / jnp.maximum(jnp.abs(g).sum(), 1e-12), -LARGEST_STEP, LARGEST_STEP)
@@ -140,11 +144,13 @@ class PixelAttack:
         return state.replace(done=state.stopped)
 
 
-def _start(image: np.ndarray, answer: int) -> np.ndarray:
+def _start(image: np.ndarray, answer: int, allowed: np.ndarray | None) -> np.ndarray:
     """Where the attack for an answer starts."""
     if answer == 1:
         return image
     noise = np.random.default_rng(answer).uniform(-LARGEST_STEP, LARGEST_STEP, image.shape)
+    if allowed is not None:
+        noise *= allowed[..., None]
     return np.clip(image + noise, 0, 1).astype(np.float32)
 
 

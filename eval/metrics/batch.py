@@ -28,12 +28,14 @@ class Batch:
         inputs: the originals, float32 [B, H, W, 3] in [0, 1].
         images: the counterfactuals, the same.
         masks: where the squares are, bool [B, H, W]; None where there are none.
+        allowed: where the images could change, bool [B, H, W]; None where everywhere.
     """
 
     rows: Sequence[Mapping[str, Any]]
     inputs: np.ndarray
     images: np.ndarray
     masks: np.ndarray | None
+    allowed: np.ndarray | None = None
 
     @property
     def targets(self) -> list[float | str]:
@@ -62,6 +64,7 @@ def batches(folder: Path, rows: Sequence[Mapping[str, Any]], masks: bool) -> Ite
         UserError: an image is missing, broken, or not of the size of the one it came from.
     """
     shape = None
+    restricted = all(row["mask"] is not None for row in rows)
     for start in range(0, len(rows), BATCH_SIZE):
         part = rows[start : start + BATCH_SIZE]
         images = [read_rgb(image_path(folder, row, "cf")) for row in part]
@@ -70,11 +73,23 @@ def batches(folder: Path, rows: Sequence[Mapping[str, Any]], masks: bool) -> Ite
         for row, image, original in zip(part, images, inputs, strict=True):
             if image.shape != shape or original.shape != shape:
                 raise UserError(f"{folder / row['cf']} is not of the size of the other images")
-        squares = None
-        if masks:
-            squares = np.stack([read_image(image_path(folder, r, "square_mask")) for r in part])
-            squares = squares > 127
-        yield Batch(part, np.stack(inputs), np.stack(images), squares)
+        squares = _read_masks(folder, part, "square_mask", shape) if masks else None
+        allowed = _read_masks(folder, part, "mask", shape) if restricted else None
+        yield Batch(part, np.stack(inputs), np.stack(images), squares, allowed)
+
+
+def _read_masks(
+    folder: Path, rows: Sequence[Mapping[str, Any]], key: str, shape: tuple[int, ...]
+) -> np.ndarray:
+    """The masks of some results, bool [B, H, W]."""
+    paths = [image_path(folder, row, key) for row in rows]
+    found = [read_image(path) > 127 for path in paths]
+    for path, mask in zip(paths, found, strict=True):
+        if mask.shape != shape[:2]:
+            raise UserError(
+                f"{path} is no mask of the images' size: run {shipped.command('explain')} again"
+            )
+    return np.stack(found)
 
 
 class Kept:

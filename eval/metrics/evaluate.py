@@ -1,16 +1,13 @@
 """Measures a finished run and writes the figures beside it."""
 
-import collections
 import csv
-import dataclasses
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
@@ -23,21 +20,18 @@ from diffcf_jax.units import label_range
 
 from .attack import attacked
 from .axioms import measure_axioms
-from .batch import Batch, Features, Kept, batches, remembering
-from .faces import correlation_difference
+from .batch import Kept, batches, remembering
+from .measure import Measured, measure
 from .metric import METRICS, definition
-from .nearest import load_training_images, too_near
+from .nearest import load_training_images
 from .originals import results_of_the_originals
-from .plan import Plan, make_plan
+from .plan import make_plan
 from .published import published
-from .realism import set_metrics
 from .regressor import READING, load_judge
 from .sweep import Images, diversity, measure_sweeps
 
 SUITES = ("paper", "full")
 RESULTS_CSV = "metrics_of_results.csv"
-# What `cd` compares, beside the networks
-_Y, _ATTRIBUTES = "of regressor", "of attributes"
 
 
 def evaluate(
@@ -105,7 +99,10 @@ def evaluate(
         size = read_image(image_path(folder, explained[0], "input")).shape[0]
         training = load_training_images(Path(train), size)
     labels = label_range({}, _section(config, "regressor"))
-    plan = make_plan(predict, judges, threshold, masks, weights, suite == "full", training, labels)
+    restricted = all(row["mask"] is not None for row in explained)
+    plan = make_plan(
+        predict, judges, threshold, masks, restricted, weights, suite == "full", training, labels
+    )
     names = [row["name"] for row in explained]
     in_unit = {name for name, metric in METRICS.items() if metric.in_unit}
     in_unit |= {f"{name}_{what}" for name in judges for what in ("mae", "error")}
@@ -151,7 +148,7 @@ def evaluate(
         steps = max(1, *(row["iterations"] for row in explained))
         parts = attacked(batches(folder, explained, masks), predict, threshold, steps)
         with Kept() as kept:
-            control = measure(kept.passing(parts), predict, plan, measured.inputs)
+            control = measure(kept.passing(parts), predict, plan)
             summary["control"] = figures(control.values, control.sets)
             summary["control"] |= relations(control, kept.image)
     summary["definitions"] = {
@@ -167,74 +164,6 @@ def evaluate(
     for name, text in zip(("cf_results.json", "results_summary.csv"), theirs, strict=True):
         write_file(folder / name, text.encode())
     return summary
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What was measured of N results.
-
-    Attributes:
-        y: the regressor's predictions [N].
-        values: metric -> one value per result [N].
-        sets: metric -> value of the whole set.
-        inputs: network -> features of the originals [N, D].
-    """
-
-    y: np.ndarray
-    values: dict[str, np.ndarray]
-    sets: dict[str, float]
-    inputs: dict[str, np.ndarray]
-
-
-def measure(
-    parts: Iterable[Batch],
-    predict: Features,
-    plan: Plan,
-    inputs: Mapping[str, np.ndarray] | None = None,
-) -> Measured:
-    """Measures all batches.
-
-    Args:
-        parts: the batches.
-        predict: the explained regressor.
-        plan: what to measure.
-        inputs: of other counterfactuals of the same originals; None: not known.
-    """
-    values: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    before: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    after: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    looks = dict(plan.features)
-    if plan.attributes is not None:
-        looks |= {_Y: predict, _ATTRIBUTES: plan.attributes}
-    targets: list[float | str] = []
-    predictions = []
-    for batch in parts:
-        y = predict(batch.images)
-        predictions.append(y)
-        targets += batch.targets
-        for group in plan.measures:
-            for name, found in group(batch, y).items():
-                values[name].append(found)
-        for name, look in looks.items():
-            after[name].append(look(batch.images))
-            if inputs is None:
-                before[name].append(look(batch.inputs))
-    y = np.concatenate(predictions)
-    measured, made, known = (_joined(found) for found in (values, after, before))
-    known = dict(inputs or known)
-    sets = too_near(measured) | (_line(y, targets) if plan.full else {})
-    for name in plan.features:
-        succeeded = measured["success_rate"] == 1
-        sets |= set_metrics(name, known[name], made[name], succeeded, plan.full)
-    if plan.attributes is not None:
-        sets["cd"] = correlation_difference(
-            known[_Y], made[_Y], known[_ATTRIBUTES], made[_ATTRIBUTES]
-        )
-    return Measured(y, measured, sets, known)
-
-
-def _joined(parts: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def format_table(
@@ -256,16 +185,6 @@ def format_table(
             line += f"{'-' if other is None else f'{other:.4f}':>14}"
         lines.append(f"{line}  {interval['unit']}" if "unit" in interval else line)
     return "\n".join(lines)
-
-
-def _line(y: np.ndarray, targets: Sequence[float | str]) -> dict[str, float]:
-    """Slope, intercept and R^2 of the predictions over those targets that are numbers."""
-    points = [(t, p) for t, p in zip(targets, y, strict=True) if not isinstance(t, str)]
-    nan = float("nan")
-    if len({t for t, _ in points}) < 2:
-        return {"slope": nan, "intercept": nan, "r2": nan}
-    fit = stats.linregress(*np.asarray(points, np.float64).T)
-    return {"slope": fit.slope, "intercept": fit.intercept, "r2": fit.rvalue**2}
 
 
 def _largest_change(rows: Sequence[Mapping[str, Any]], y: np.ndarray) -> float | None:

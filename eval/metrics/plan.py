@@ -45,6 +45,7 @@ def make_plan(
     oracles: Mapping[str, Judge],
     threshold: float,
     masks: bool,
+    restricted: bool = False,
     weights: str | Path | None = None,
     full: bool = False,
     training: np.ndarray | None = None,
@@ -57,6 +58,7 @@ def make_plan(
         oracles: by name.
         threshold: in the label's unit.
         masks: whether the images are squares.
+        restricted: whether all images have a mask outside of which nothing could change.
         weights: the folder of further networks.
         full: whether everything is measured.
         training: the generator's training images, uint8 [N, H, W, 3].
@@ -93,6 +95,7 @@ def make_plan(
         and metric.network not in networks
         and (full or not metric.full)
         and not (masks and metric.network in OF_FACES)
+        and (restricted or name != "fid_region")
     }
     if not full:
         sets = {name: features[name] for name in (INCEPTION,) if name in features}

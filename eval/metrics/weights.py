@@ -87,6 +87,9 @@ def load_networks(weights: str | Path | None) -> Networks:
         raise UserError(
             f"{folder / 'regressor'} has the name of the explained regressor: rename the folder"
         )
+    for name in own:
+        if name.startswith("region_"):
+            raise UserError(f"{folder / name} has a name like that of a metric: rename the folder")
     return Networks(features | own, distances, tuple(own))
 
 

@@ -1,5 +1,7 @@
 """The control's attack on a regressor whose gradient is known: the mean of all values."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -54,11 +56,21 @@ def test_neighbours_do_not_matter(judge):
     np.testing.assert_array_equal(np.round(whole[0].images[2] * 255), LEVELS[2])
 
 
+def test_pixels_move_within_a_mask_only(judge):
+    allowed = np.zeros((1, 4, 4), bool)
+    allowed[0, :2] = True
+    one = batch(LEVELS[:1], [float(judge(batch(LEVELS[:1], [0]).inputs)[0]) + 2], answer=2)
+    (found,) = attacked([dataclasses.replace(one, allowed=allowed)], judge, 0.5, 50)
+    moved = np.abs(np.round(found.images * 255) - LEVELS[:1])
+    assert moved[:, 2:].max() == 0 and moved[:, :2].mean() > 5
+    assert judge(found.images)[0] == pytest.approx(one.targets[0], abs=0.5)
+
+
 def test_further_answers_start_elsewhere(judge):
     y = float(judge(batch(LEVELS[:1], [0]).inputs)[0])
-    first, second, again = (
-        next(iter(attacked([batch(LEVELS[:1], [y], answer)], judge, 1.0, 50))).images
-        for answer in (1, 2, 2)
-    )
+    rows = [{"target": y, "answer": answer} for answer in (1, 2, 2)]
+    three = dataclasses.replace(batch(LEVELS[[0, 0, 0]], []), rows=rows)
+    (found,) = attacked([three], judge, 1.0, 50)
+    first, second, again = found.images
     np.testing.assert_array_equal(again, second)
     assert 0 < np.abs(second - first).max() <= LARGEST_STEP + 1 / 255

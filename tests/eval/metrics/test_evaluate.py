@@ -22,7 +22,8 @@ from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from eval.metrics.batch import BATCH_SIZE, batches
 from eval.metrics.compare import compare, format_comparison
-from eval.metrics.evaluate import evaluate, format_table, measure
+from eval.metrics.evaluate import evaluate, format_table
+from eval.metrics.measure import measure
 from eval.metrics.plan import Plan
 from eval.metrics.regressor import load_judge, oracle, validity
 from eval.metrics.squares import squares
@@ -37,7 +38,7 @@ def save_tiny(folder, seed, **description):
     return lambda images: np.asarray(apply(variables, np.asarray(images, np.float32)))
 
 
-def write_run(folder, pairs, config, answer=1):
+def write_run(folder, pairs, config, answer=1, allowed=None):
     """Saves (record, counterfactual image) pairs as explain.py does."""
     with ResultWriter(folder, [record.name for record, _ in pairs]) as writer:
         for record, image in pairs:
@@ -45,7 +46,7 @@ def write_run(folder, pairs, config, answer=1):
                 **{"image": image, "reconstruction": image, "success": True, "iterations": 7},
                 **{"y_initial": 0.0, "y_reconstruction": 0.0, "y_final": 0.5, "curve": [0.5]},
             )
-            writer.save(record, record.target, counterfactual, 1.0, answer=answer)
+            writer.save(record, record.target, counterfactual, 1.0, answer=answer, allowed=allowed)
     rows = read_results(folder)
     write_summary(folder, summarise(rows, config, 1.0, {}))
     return rows
