@@ -8,6 +8,7 @@
     OUT/codes/NAME.npy                [2, D] float32, semantic codes of input and counterfactual
     OUT/cf/NAME_answer_2.png          a further answer, if there are several; so in other folders
     OUT/square_mask/NAME.png          white inside the inner square; squares data set only
+    OUT/mask/NAME.png                 white where the image was allowed to change; with masks only
 
 A line is written after its images are safely on disk, so whatever results.jsonl names exists,
 also after a crash.
@@ -72,7 +73,7 @@ class ResultWriter:
             inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`). A name that
             the file system has no room for is shortened.
         several_targets: whether an image can have more than one target; the target then becomes
-            part of the file names (`a_target_0.2.png`), but for input/ and square_mask/.
+            part of the file names (`a_target_0.2.png`), but for input/, square_mask/ and mask/.
         process: which one this is; each has a log of its own.
 
     Raises:
@@ -123,6 +124,7 @@ class ResultWriter:
         unit: str | None = None,
         readings: Mapping[str, Mapping[str, float]] | None = None,
         answer: int = 1,
+        allowed: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Writes the images of a finished input, then its line, and returns that line.
 
@@ -136,6 +138,7 @@ class ResultWriter:
             readings: name -> what an oracle or another output says, `before` and `after`.
             answer: which one for this target, from 1; the number of further ones becomes part of
                 the file names (`a_answer_2.png`).
+            allowed: bool [H, W], where the image was allowed to change; None: everywhere.
 
         Raises:
             UserError: an image holds a value that is not finite, or a file cannot be written.
@@ -151,6 +154,8 @@ class ResultWriter:
         }
         if record.mask is not None:
             images["square_mask"] = record.mask.astype(np.uint8) * 255
+        if allowed is not None:
+            images["mask"] = allowed.astype(np.uint8) * 255
         self.check()
         key = _, target, _ = result_key(record.name, target, answer)
         whole = self._stems[record.name]
@@ -161,7 +166,7 @@ class ResultWriter:
         own_stem = _fitting(self.workdir, own if answer == 1 else f"{own}_answer_{answer}")
         paths = {}
         for folder, image in images.items():
-            shared = folder in ("input", "square_mask")
+            shared = folder in ("input", "square_mask", "mask")
             paths[folder] = f"{folder}/{stem if shared else own_stem}.png"
             # Threads that save one input's several targets meet at what is shared.
             write_file(inside(self.workdir, paths[folder]), encode_png(image), owner=own_stem)
@@ -190,6 +195,7 @@ class ResultWriter:
             "cf": paths["cf"],
             "heatmap": paths["heatmap"],
             "square_mask": paths.get("square_mask"),
+            "mask": paths.get("mask"),
             "curve": _trim_curve(counterfactual.curve),
         }
         if codes is not None:
