@@ -30,7 +30,7 @@ from .metric import METRICS, definition
 from .nearest import load_training_images, too_near
 from .originals import results_of_the_originals
 from .plan import Plan, make_plan
-from .published import published
+from .published import paper_scale, published
 from .realism import set_metrics
 from .regressor import READING, load_judge
 from .sweep import measure_sweeps
@@ -165,7 +165,8 @@ def evaluate(
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
     write_file(folder / RESULTS_CSV, _results_csv(explained, values).encode())
-    theirs = results_of_the_originals(explained, values)
+    scale = paper_scale(config)
+    theirs = results_of_the_originals(explained, values, threshold, scale)
     for name, text in zip(("cf_results.json", "results_summary.csv"), theirs, strict=True):
         write_file(folder / name, text.encode())
     return summary
