@@ -7,8 +7,8 @@
     OUT/heatmap/NAME.png              counterfactual - input (`figures.heatmap`)
     OUT/codes/NAME.npy                [2, D] float32, semantic codes of input and counterfactual
     OUT/cf/NAME_answer_2.png          a further answer, if there are several; so in other folders
-    OUT/square_mask/NAME.png          white inside the inner square; squares data set only
-    OUT/mask/NAME.png                 white where the image was allowed to change; with masks only
+    OUT/masks/NAME.png                white inside the inner square; squares data set only
+    OUT/allowed/NAME.png              white where the image was allowed to change; with masks only
 
 A line is written after its images are safely on disk, so whatever results.jsonl names exists,
 also after a crash.
@@ -56,6 +56,8 @@ from diffcf_jax.target import Target, plain
 if TYPE_CHECKING:
     from diffcf_jax.counterfactual.types import Counterfactual
 
+# Key of a line -> the folder of its images, where that has another name: the paper's scripts'
+_FOLDERS = {"square_mask": "masks", "mask": "allowed"}
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -73,7 +75,7 @@ class ResultWriter:
             inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`). A name that
             the file system has no room for is shortened.
         several_targets: whether an image can have more than one target; the target then becomes
-            part of the file names (`a_target_0.2.png`), but for input/, square_mask/ and mask/.
+            part of the file names (`a_target_0.2.png`), but for input/, masks/ and allowed/.
         process: which one this is; each has a log of its own.
 
     Raises:
@@ -165,11 +167,11 @@ class ResultWriter:
         own = whole if plain else f"{whole}_target_{target}"
         own_stem = _fitting(self.workdir, own if answer == 1 else f"{own}_answer_{answer}")
         paths = {}
-        for folder, image in images.items():
-            shared = folder in ("input", "square_mask", "mask")
-            paths[folder] = f"{folder}/{stem if shared else own_stem}.png"
+        for what, image in images.items():
+            shared = what in ("input", "square_mask", "mask")
+            paths[what] = f"{_FOLDERS.get(what, what)}/{stem if shared else own_stem}.png"
             # Threads that save one input's several targets meet at what is shared.
-            write_file(inside(self.workdir, paths[folder]), encode_png(image), owner=own_stem)
+            write_file(inside(self.workdir, paths[what]), encode_png(image), owner=own_stem)
         codes = counterfactual.codes
         if codes is not None:
             paths["codes"] = f"codes/{own_stem}.npy"

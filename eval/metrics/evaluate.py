@@ -26,7 +26,7 @@ from .metric import METRICS, definition
 from .nearest import load_training_images
 from .originals import results_of_the_originals
 from .plan import make_plan
-from .published import published
+from .published import paper_scale, published
 from .regressor import READING, load_judge
 from .sweep import Images, diversity, measure_sweeps
 
@@ -162,7 +162,8 @@ def evaluate(
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
     write_file(folder / RESULTS_CSV, _results_csv(explained, values).encode())
-    theirs = results_of_the_originals(explained, values)
+    scale = paper_scale(config)
+    theirs = results_of_the_originals(explained, values, threshold, scale)
     for name, text in zip(("cf_results.json", "results_summary.csv"), theirs, strict=True):
         write_file(folder / name, text.encode())
     return summary

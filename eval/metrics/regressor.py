@@ -15,7 +15,9 @@ from diffcf_jax.training.frechet import features
 
 from .batch import BATCH_SIZE, Batch, Features, Measure, in_batches, remembering
 
-READING = "_reading"  # ends the name of what an oracle says of x', in the label's unit
+# What ends the name of what an oracle says of x' and of x, in the label's unit
+READING = "_reading"
+INPUT_READING = f"_input{READING}"
 
 _COUT_STEPS = 50
 _NOISE = 2 / 255
@@ -85,19 +87,21 @@ def oracle(name: str, predict: Features, threshold: float) -> Measure:
     """What a second regressor, trained independently, reads.
 
     NAME_mae, _error, _success_rate; where the explained regressor's reading has changed by more
-    than the threshold, _direction and _follows; and NAME_reading, which is no metric.
+    than the threshold, _direction and _follows; and NAME_reading and NAME_input_reading, which are
+    no metrics.
     """
 
     def measure(batch: Batch, y: np.ndarray) -> Mapping[str, np.ndarray]:
-        y_oracle = predict(batch.images)
+        y_oracle, before = predict(batch.images), predict(batch.inputs)
         success, misses = judged(y_oracle, batch.targets, threshold)
         y_initial = np.array([row["y_initial"] for row in batch.rows], np.float32)
         change = y - y_initial
         moved = np.abs(change) > threshold
         share = np.full(len(change), np.nan)
-        share[moved] = (y_oracle - predict(batch.inputs))[moved] / change[moved]
+        share[moved] = (y_oracle - before)[moved] / change[moved]
         return {
             f"{name}{READING}": y_oracle,
+            f"{name}{INPUT_READING}": before,
             f"{name}_mae": np.abs(y_oracle - y),
             f"{name}_error": misses,
             f"{name}_success_rate": success,
