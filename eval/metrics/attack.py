@@ -15,12 +15,10 @@ from diffcf_jax.counterfactual.types import Counterfactual, Query, Stop, select
 from diffcf_jax.regressors.readings import Reader
 from diffcf_jax.target import nearest
 
-from .batch import Batch
+from .batch import EACH, Batch
 from .regressor import Judge
 
 LARGEST_STEP = 4 / 255  # of a pixel
-
-_SLOTS = 16  # images at a time and device
 
 
 def attacked(parts: Iterable[Batch], judge: Judge, threshold: float, steps: int) -> Iterator[Batch]:
@@ -44,7 +42,7 @@ def attacked(parts: Iterable[Batch], judge: Judge, threshold: float, steps: int)
     """
     unit, variables = judge.reader.unit, {"regressor": judge.reader.variables}
     method = PixelAttack(judge.reader, threshold / abs(unit.scale), steps)
-    slots = _SLOTS * jax.local_device_count()
+    slots = EACH * jax.local_device_count()
     engine = Engine(method, variables, slots, seed=0)
     begun: collections.deque[tuple[Batch, int]] = collections.deque()
     made: dict[int, Counterfactual] = {}

@@ -16,7 +16,8 @@ from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image
 from diffcf_jax.results.log import image_path
 
-BATCH_SIZE = 64
+BATCH_SIZE = 64  # results that are read at a time
+EACH = 16  # images per device and call, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +127,7 @@ def read_rgb(path: Path) -> np.ndarray:
     return (image / 255).astype(np.float32)
 
 
-def in_batches(
-    apply: Callable[..., Any], variables: Any, each: int = BATCH_SIZE
-) -> Callable[..., Any]:
+def in_batches(apply: Callable[..., Any], variables: Any, each: int = EACH) -> Callable[..., Any]:
     """A program of a network as a function of any number of images, or of several such arrays.
 
     The images are spread over the devices of this process. All calls have as many, filled up with
@@ -138,8 +137,7 @@ def in_batches(
         apply: (variables, arrays [B, ...]) -> array [B, ...] or a tree of such; no image looks at
             another.
         variables: its first argument.
-        each: images per device and call, which bounds the memory; fewer where BATCH_SIZE spread
-            over the devices are fewer.
+        each: images per device and call; fewer where BATCH_SIZE spread over the devices are fewer.
     """
     mesh = parallel.data_mesh(jax.local_devices())
     size = min(each, -(-BATCH_SIZE // mesh.size)) * mesh.size

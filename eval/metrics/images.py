@@ -62,16 +62,12 @@ def structural_similarity(
 
     Reference: Wang et al., Image quality assessment, IEEE TIP 13, 2004.
     """
-    margin = WINDOW // 2
-    offsets = np.arange(WINDOW) - margin
-    window = np.exp(-(offsets**2) / (2 * sigma**2))
-    window = np.float32(window / window.sum())
+    x, y = (jnp.moveaxis(images, 3, 1) for images in (x, y))
+    rows, columns = (_gaussian(size, sigma) for size in x.shape[2:])
 
     def blur(a: Array) -> Array:
-        h, w = a.shape[1:3]
-        a = jnp.pad(a, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
-        a = sum(window[i] * a[:, i : i + h] for i in range(WINDOW))
-        return sum(window[i] * a[:, :, i : i + w] for i in range(WINDOW))
+        across = jnp.matmul(a, columns.T, precision="highest")
+        return jnp.matmul(rows, across, precision="highest")
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = (jnp.maximum(blur(a * a) - mean**2, 0) for a, mean in ((x, mean_x), (y, mean_y)))
@@ -80,3 +76,15 @@ def structural_similarity(
     similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     return jnp.mean(similarity, axis=(1, 2, 3))
+
+
+def _gaussian(size: int, sigma: float) -> np.ndarray:
+    """The matrix [size, size] that blurs `size` values in a row, which are mirrored at the ends."""
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    window = np.exp(-(offsets**2) / (2 * sigma**2))
+    matrix = np.zeros((size, size))
+    for offset, weight in zip(offsets, window / window.sum(), strict=True):
+        source = np.abs(np.arange(size) + offset)
+        source = np.minimum(source, 2 * (size - 1) - source)
+        np.add.at(matrix, (np.arange(size), source), weight)
+    return matrix.astype(np.float32)

@@ -15,7 +15,7 @@ from diffcf_jax.models.dlib_resnet import dlib_input
 from diffcf_jax.models.inception import inception_input
 from diffcf_jax.models.simsiam import simsiam_input
 
-from .batch import Distance, Features, in_batches
+from .batch import EACH, Distance, Features, in_batches
 from .onnx import load_onnx_features
 
 Prepare = Callable[[jax.Array], jax.Array]
@@ -28,7 +28,6 @@ _FEATURES: Mapping[str, tuple[str, Prepare]] = {
     "identity_dlib": ("face-api-identity", dlib_input),
 }
 _LPIPS = {"lpips": "alex", "lpips_vgg": "vgg", "lpips_squeeze": "squeeze"}
-_IMAGES = 16  # per device and call, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ def load_networks(weights: str | Path | None) -> Networks:
         name: found
         for name in there
         if name not in (*_FEATURES, *_LPIPS, "attributes")
-        and (found := load_onnx_features(folder / name, _IMAGES)) is not None
+        and (found := load_onnx_features(folder / name)) is not None
     }
     if "regressor" in own:
         raise UserError(
@@ -112,7 +111,7 @@ def _features(network: Network, prepare: Prepare, squash: Prepare = lambda x: x)
         with jax.default_matmul_precision("highest"):
             return squash(network.module.apply(variables, prepare(x)))
 
-    return in_batches(apply, network.variables, _IMAGES)
+    return in_batches(apply, network.variables)
 
 
 def _distance(network: Network) -> Distance:
@@ -120,4 +119,4 @@ def _distance(network: Network) -> Distance:
         with jax.default_matmul_precision("highest"):
             return network.module.apply(variables, x, y)
 
-    return in_batches(apply, network.variables, _IMAGES // 2)
+    return in_batches(apply, network.variables, EACH // 2)
