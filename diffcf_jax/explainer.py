@@ -203,6 +203,7 @@ class Explainer:
             seconds=np.asarray([one.seconds for one in results], np.float32),
             curve=result.curve,
             mask=result.mask,
+            codes=result.codes,
             config=self.config(),
         )
 

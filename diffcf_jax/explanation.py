@@ -1,7 +1,7 @@
 """The result of an explanation: arrays in memory, and the same on disk."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,13 @@ from diffcf_jax.files import read_image, to_uint8
 from diffcf_jax.report.html import write_report
 from diffcf_jax.report.notebook import inline
 from diffcf_jax.report.sheet import sheet
-from diffcf_jax.results.log import image_path, order_of, read_results, write_results
+from diffcf_jax.results.log import (
+    image_path,
+    order_of,
+    read_codes,
+    read_results,
+    write_results,
+)
 from diffcf_jax.results.summary import environment, read_summary, summarise, write_summary
 from diffcf_jax.results.workdir import check_config
 from diffcf_jax.results.writer import ResultWriter
@@ -54,6 +60,8 @@ class Explanation:
             after the last one.
         mask: [B, H, W, 1], 1 where the method, or a mask, kept the input; else 0. None in an
             explanation that was loaded, since it is not saved.
+        codes: [B, 2, D] float32, the semantic codes of the inputs and of the counterfactuals (of
+            the hybrid: of what was set into the inputs); None for a method without.
         config: the method's options, the unit, the seed, as plain values.
     """
 
@@ -72,6 +80,7 @@ class Explanation:
     seconds: np.ndarray
     curve: np.ndarray
     mask: np.ndarray | None
+    codes: np.ndarray | None
     config: Mapping[str, Any]
 
     def __len__(self) -> int:
@@ -170,6 +179,7 @@ class Explanation:
             seconds=numbers("seconds"),
             curve=curve,
             mask=None,
+            codes=_codes(folder, rows),
             config=read_summary(folder)["config"],
         )
 
@@ -242,6 +252,7 @@ class Explanation:
             iterations=self.iterations[i],
             curve=self.curve[i],
             mask=None,
+            codes=None if self.codes is None else self.codes[i],
         )
         if not is_finite(found):
             writer.save_error(id, name, target, self.reason[i] or not_finite(name), answer)
@@ -252,6 +263,12 @@ class Explanation:
         )
         seconds, reason = float(self.seconds[i]), self.reason[i]
         writer.save(record, target, found, seconds, reason, unit, answer=answer)
+
+
+def _codes(folder: Path, rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    if any("codes" not in row for row in rows):
+        return None
+    return np.stack([read_codes(folder, row) for row in rows])
 
 
 def _targets(found: Iterable[float | str]) -> np.ndarray:

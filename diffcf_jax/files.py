@@ -221,6 +221,29 @@ def is_whole_png(path: Path) -> bool:
     return kind == b"IEND" and start == len(data)
 
 
+def encode_npy(array: np.ndarray) -> bytes:
+    """The bytes of a NumPy file of an array."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Reads a NumPy file of numbers; nothing in it is executed.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    remedy = f"run {command('explain')} again with the same --workdir"
+    data = read_bytes(path, remedy=remedy)
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError):
+        raise UserError(
+            f"cannot read {path}: it is not a NumPy file of numbers; {remedy}"
+        ) from None
+
+
 def read_image(path: Path) -> np.ndarray:
     """Reads a saved PNG as it is, uint8 [H, W, 3], or [H, W] for a mask.
 

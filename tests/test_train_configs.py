@@ -47,6 +47,7 @@ def test_all_are_tested():
 def test_config_fits_train(name):
     for arguments in CONFIGS[name]:
         config = get_config(name, *arguments).to_dict()
+        assert "init" in config  # or the flag --config.init would be refused
         made = TrainConfig.from_dict(config)
         make_optimizer(made.optimizer, made.steps)
         build_module(made.network)

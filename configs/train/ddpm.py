@@ -28,7 +28,10 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     )
     # AC-RE with tau = 5 of 50 respaced steps asks for timesteps up to 82.
     config.objective = dict(max_timestep=ml_collections.config_dict.placeholder(int))
-    config.augment = dict(mirror=True)  # left to right; False where that changes what is shown
+    config.augment = dict(
+        mirror=True,  # left to right; False where that changes what is shown
+        geometric=0.0,  # for few images 0.12: see docs/training.md
+    )
     config.precision = "bfloat16"
     config.workers = 8
     config.ema_decay = 0.9999
@@ -64,6 +67,7 @@ MODELS = {
         out_channels=6,
         resblock_updown=False,
         conv_resample=False,
+        dropout=0.0,
     ),
     "small": dict(
         channels=128,
@@ -72,6 +76,7 @@ MODELS = {
         attention_downsampling=(8, 16),
         num_head_channels=64,
         out_channels=6,
+        dropout=0.0,
     ),
     "paper": dict(
         channels=128,
@@ -80,5 +85,6 @@ MODELS = {
         attention_downsampling=(8, 16, 32),
         num_head_channels=64,
         out_channels=6,
+        dropout=0.0,
     ),
 }

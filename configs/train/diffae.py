@@ -26,7 +26,10 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     )
     # weighting="noise" and scales=(1, 2, 4, 8) teach z_sem small areas, see docs/training.md.
     config.objective = dict(decode_steps=10, weighting="uniform", scales=(1,))
-    config.augment = dict(mirror=True)  # left to right; False where that changes what is shown
+    config.augment = dict(
+        mirror=True,  # left to right; False where that changes what is shown
+        geometric=0.0,  # for few images 0.12: see docs/training.md
+    )
     config.precision = "bfloat16"
     config.workers = 8
     config.ema_decay = 0.9999
@@ -62,7 +65,7 @@ def _model(unet: dict, encoder: dict, **shared) -> dict:
 
 MODELS = {
     "tiny": _model(
-        unet=dict(channel_mult=(1, 1), emb_channels=256),
+        unet=dict(channel_mult=(1, 1), emb_channels=256, dropout=0.0),
         encoder=dict(channel_mult=(1, 1, 2)),
         channels=64,
         num_res_blocks=1,

@@ -36,7 +36,6 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         freeze_features=False,
         freeze_norm=False,  # True in a second training: more precise
     )
-    config.init = ""  # a network directory to start from
     config.augment = dict(mirror=True)  # left to right; False where that changes the label
     config.precision = "bfloat16"
     config.workers = 8

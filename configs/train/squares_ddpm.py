@@ -38,7 +38,6 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.objective = dict(max_timestep=100, respacing="50", tau=5, scales=(1,))
     config.data = dict(name="squares")
-    config.init = ""  # a network directory to start from
     config.steps = 2_000
     config.optimizer = dict(
         learning_rate=1e-3, warmup_steps=200, schedule="cosine", weight_decay=0.0, clip=1.0

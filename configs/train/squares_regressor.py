@@ -53,7 +53,6 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.objective = dict(loss_type="mse", adversarial=0.0, freeze_norm=False)
     config.data = dict(name="squares", distraction=0.2, ends=0.05)
-    config.init = ""  # a network directory to start from
     config.steps = 3_000
     config.optimizer = dict(
         learning_rate=2e-3, warmup_steps=200, schedule="cosine", weight_decay=0.01, clip=1.0

@@ -73,7 +73,7 @@ def _ddpm_flags(description: Mapping[str, Any], unet: UNet) -> dict[str, Any]:
     _require(unet.patch_size == 1, "patch_size must be 1")
     _require(unet.emb_channels in (None, 4 * unet.channels), "emb_channels must be 4 * channels")
     _require(unet.conv_resample, "conv_resample must be true")
-    for name in ("norm_groups", "norm_eps", "max_period", "pad_end"):
+    for name in ("norm_groups", "norm_eps", "max_period", "pad_end", "geometry_channels"):
         _require(
             getattr(unet, name) == getattr(UNet, name), f"{name} must be {getattr(UNet, name)}"
         )

@@ -176,9 +176,8 @@ class DiffAEREMethod:
         """
         del key
         image, saved = query.image, quantize(query.image)
-        x = 2 * image - 1
-        z = self.encode(params["generator"], x[None])[0]
-        x_T = sampler.invert(self.inversion, self._model(params, z), x)
+        z = self.encode(params["generator"], (2 * image - 1)[None])[0]
+        x_T = self.invert(params, image, z)
         # One call, because a large regressor takes seconds to compile.
         y_initial, y_final = jax.vmap(lambda image: self._read(params, image))(
             jnp.stack([image, saved])
@@ -194,6 +193,7 @@ class DiffAEREMethod:
             iterations=jnp.zeros((), jnp.int32),
             curve=jnp.full((self.iterations,), jnp.nan, y_initial.dtype),
             mask=1 - query.allowed,
+            codes=jnp.stack([z, z]),
         )
         return DiffAEREState(
             query=query,
@@ -223,7 +223,8 @@ class DiffAEREMethod:
         lost = no_prediction | (~jnp.isfinite(gradient).all() & ~hit)
         first = state.iteration == 0
         better = self._as_near(state, y_hat)
-        seen = state.result.replace(image=image, y_final=y_hat, success=hit)
+        codes = jnp.stack([state.z_0, state.z])
+        seen = state.result.replace(image=image, y_final=y_hat, success=hit, codes=codes)
         stop = jnp.where(hit, Stop.TARGET, state.result.stop)
         result = select(better | first, seen, state.result).replace(
             stop=jnp.where(lost, stop_code(no_prediction), stop),
@@ -270,6 +271,10 @@ class DiffAEREMethod:
         (value, image), gradient = jax.value_and_grad(loss, has_aux=True)(state.z)
         return value, image, gradient
 
+    def invert(self, params: Any, image: Array, z: Array) -> Array:
+        """The stochastic code x_T [H, W, C] of an image in [0, 1] with the semantic code z."""
+        return sampler.invert(self.inversion, self._model(params, z), 2 * image - 1)
+
     def render(self, params: Any, z: Array, x_T: Array) -> Array:
         """Decodes z and x_T into an image [H, W, C] in [0, 1]."""
         remat = self.options.remat != "none"
@@ -295,7 +300,6 @@ class NewtonState:
         search: for the level set.
         merit: of the image that is kept, infinite until one meets the target.
         slid: iterations since the target was met.
-        kept: the code of that image [D].
         read: whether the reconstruction has been read.
         gradient: of the prediction for it [D].
         earlier: [answers - 1, D], orthonormal, what earlier answers have changed; else 0.
@@ -306,7 +310,6 @@ class NewtonState:
     search: level_set.LevelSetState
     merit: Array
     slid: Array
-    kept: Array
     read: Array
     gradient: Array
     earlier: Array
@@ -372,7 +375,6 @@ class DiffAERENewton(DiffAEREMethod):
             search=level_set.start(z),
             merit=jnp.full((), jnp.inf),
             slid=jnp.zeros((), jnp.int32),
-            kept=z,
             read=jnp.zeros((), bool),
             gradient=jnp.zeros_like(z),
             earlier=jnp.zeros((self.answers - 1, *z.shape), z.dtype),
@@ -384,7 +386,7 @@ class DiffAERENewton(DiffAEREMethod):
     def another(self, start: DiffAEREState, found: DiffAEREState) -> DiffAEREState:
         """The same search once more, orthogonal to the change of z that it has found."""
         earlier = start.opt_state.earlier
-        change = found.opt_state.kept - start.z_0
+        change = found.result.codes[1] - start.z_0
         change = change - (earlier @ change) @ earlier
         size = jnp.linalg.norm(change)
         change = change / jnp.where(size > 0, size, 1)
@@ -410,7 +412,6 @@ class DiffAERENewton(DiffAEREMethod):
             search=level_set.start(state.z),
             merit=jnp.full_like(newton.merit, jnp.inf),
             slid=jnp.full_like(newton.slid, self.options.slide),
-            kept=state.z,
         )
         return state.replace(opt_state=newton, stopped=jnp.zeros((), bool), result=result)
 
@@ -496,7 +497,8 @@ class DiffAERENewton(DiffAEREMethod):
         stop = jnp.where(flat, Stop.FLAT, stop)
         stop = jnp.where(lost, stop_code(no_prediction), stop)
         stop = jnp.where(found | met, Stop.TARGET, stop)
-        seen = state.result.replace(image=reading.image, y_final=y, success=met)
+        codes = jnp.stack([state.z_0, state.z])
+        seen = state.result.replace(image=reading.image, y_final=y, success=met, codes=codes)
         result = select(nearer, seen, state.result).replace(
             stop=stop,
             curve=state.result.curve.at[state.iteration].set(y),
@@ -509,7 +511,6 @@ class DiffAERENewton(DiffAEREMethod):
                 search=search,
                 merit=jnp.where(met, jnp.minimum(value, newton.merit), newton.merit),
                 slid=slid,
-                kept=jnp.where(nearer, state.z, newton.kept),
             ),
             iteration=state.iteration + 1,
             stopped=ends | (state.iteration + 1 >= self.iterations),

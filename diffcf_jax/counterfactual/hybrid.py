@@ -219,7 +219,9 @@ class HybridMethod:
         miss = jnp.abs(query.miss(y_final))
         met = query.met(y_final, self.options.threshold)
         better = met | (miss < state.best_miss) | jnp.isinf(state.best_miss)
-        seen = state.result.replace(image=image, y_final=y_final, mask=1 - shown.allowed)
+        seen = state.result.replace(
+            image=image, y_final=y_final, mask=1 - shown.allowed, codes=found.codes
+        )
         result = select(better, seen, state.result)
         success = query.met(result.y_final, self.options.threshold)
         progress = state.progress.after(miss)

@@ -83,6 +83,8 @@ class Counterfactual:
         curve: [largest number of iterations] the prediction that each step saw; NaN after the
             last one.
         mask: [H, W, 1], 1 where the input was kept: by AC-RE or the hybrid, and by a mask.
+        codes: [2, D] the semantic codes of the input and of `image` (of the hybrid: of what was set
+            into the input); None for a method without.
     """
 
     image: Array
@@ -95,6 +97,7 @@ class Counterfactual:
     iterations: Array
     curve: Array
     mask: Array
+    codes: Array | None = None
 
 
 class State(Protocol):

@@ -21,6 +21,8 @@ from diffcf_jax.models.layers import (
     uniform_fan_in,
 )
 
+GEOMETRY_EMBED = "geometry_embed"  # no bias: zeros say nothing
+
 
 class UNet(nn.Module):
     """Predicts noise (and, with twice the channels, its variance) from a noised image.
@@ -48,6 +50,8 @@ class UNet(nn.Module):
         pad_end: how the convolution of `conv_resample` pads, see `Downsample`.
         patch_size: the stem folds patches of this size into channels and the head unfolds them; 1
             is the original network, 2 or 4 a cheaper one at full image resolution.
+        geometry_channels: numbers that describe how an augmentation changed the image, which enter
+            beside the timestep; 0 for a network that is not told.
         dtype: compute dtype of convolutions and attention; None follows the parameters. Norms,
             softmax, the timestep embedding and the output are float32 at least.
         remat: recompute every block in the backward pass instead of keeping its activations.
@@ -71,6 +75,7 @@ class UNet(nn.Module):
     max_period: float = 10_000.0
     pad_end: bool = False
     patch_size: int = 1
+    geometry_channels: int = 0
     dtype: Any = None
     remat: bool = False
 
@@ -81,6 +86,7 @@ class UNet(nn.Module):
         t: Real[Array, " b"],
         cond: Float[Array, "b d"] | None = None,
         train: bool = False,
+        geometry: Float[Array, "b {self.geometry_channels}"] | None = None,
     ) -> Float[Array, "b h w {self.out_channels}"]:
         """Applies the network.
 
@@ -89,6 +95,7 @@ class UNet(nn.Module):
             t: timesteps on the scale of the original process.
             cond: semantic codes of a Diff-AE, or None.
             train: with dropout.
+            geometry: how the image was changed; None: not at all, as a vector of zeros.
         """
         res_block = nn.remat(ResBlock, static_argnums=(4,)) if self.remat else ResBlock
         attention_block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
@@ -117,6 +124,11 @@ class UNet(nn.Module):
         emb_channels = self.emb_channels or 4 * self.channels
         t = t.astype(jnp.promote_types(x.dtype, jnp.float32))
         emb = timestep_embedding(t, self.channels, self.max_period)
+        if self.geometry_channels:
+            if geometry is None:
+                geometry = jnp.zeros((x.shape[0], self.geometry_channels), emb.dtype)
+            zeros = nn.initializers.zeros
+            emb += nn.Dense(self.channels, False, kernel_init=zeros, name=GEOMETRY_EMBED)(geometry)
         emb = nn.Dense(emb_channels, kernel_init=uniform_fan_in, name="time_embed_0")(emb)
         emb = nn.Dense(emb_channels, kernel_init=uniform_fan_in, name="time_embed_2")(nn.silu(emb))
 

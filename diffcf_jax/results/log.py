@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import inside, read_bytes, short, write_file
+from diffcf_jax.files import inside, read_bytes, read_npy, short, write_file
 from diffcf_jax.jsonfile import parse_json, strict_json
 from diffcf_jax.shipped import command
 from diffcf_jax.target import Target, ends, plain
 
 RESULTS = "results.jsonl"
-IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask")  # keys that name a file
+IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask", "mask")  # name a file
 
 Key = tuple[str, float | str | None, int]  # see `result_key`
 
@@ -75,9 +77,11 @@ _RESULT_KEYS = {
     **{"pixel_change": _is_number, "seconds": _is_number, "curve": _is_curve},
     **dict.fromkeys(IMAGES, _is_text),
 }
+# What only some methods or runs have
+_OPTIONAL_KEYS = {"readings": _are_readings, "codes": _is_text, "latent_change": _is_number}
 _MAY_BE_NULL = {
     *("y_true", "y_initial", "y_reconstruction", "y_final", "reason", "pixel_change", "seconds"),
-    "square_mask",
+    *("square_mask", "mask"),
 }
 
 
@@ -158,6 +162,25 @@ def image_path(workdir: Path, row: Mapping[str, Any], key: str) -> Path:
     return inside(workdir, row[key])
 
 
+def read_codes(workdir: Path, row: Mapping[str, Any]) -> np.ndarray:
+    """The semantic codes of a row's input and counterfactual, float32 [2, D].
+
+    Args:
+        workdir: the folder of the results.
+        row: of `read_results`, with `codes`.
+
+    Raises:
+        UserError: the file is missing or broken, or its path leads out of the folder.
+    """
+    path = inside(workdir, row["codes"])
+    codes = read_npy(path)
+    if codes.dtype != np.float32 or codes.ndim != 2 or len(codes) != 2:
+        raise UserError(
+            f"{path} holds no two codes: run {command('explain')} again with the same --workdir"
+        )
+    return codes
+
+
 def _other_logs(workdir: str | Path) -> list[Path]:
     return sorted(Path(workdir).glob("results.*.jsonl"))
 
@@ -185,8 +208,11 @@ def _parse_line(line: bytes) -> dict[str, Any]:
     row = parse_json(line.decode())
     is_error = "error" in row
     row.setdefault("answer", 1)  # what was written before there could be several
-    if not is_error and not _are_readings(row.get("readings", {})):
-        raise ValueError(f'"readings" has the value {short(row["readings"])}')
+    if not is_error:
+        row.setdefault("mask", None)  # and before masks were kept
+    for key, is_valid in _OPTIONAL_KEYS.items():
+        if not is_error and key in row and not is_valid(row[key]):
+            raise ValueError(f'"{key}" has the value {short(row[key])}')
     for key, is_valid in (_ERROR_KEYS if is_error else _RESULT_KEYS).items():
         if key not in row:
             raise ValueError(f'"{key}" is missing')

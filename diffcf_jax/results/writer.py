@@ -5,8 +5,10 @@
     OUT/reconstruction/NAME.png
     OUT/cf/NAME.png                   the counterfactual
     OUT/heatmap/NAME.png              counterfactual - input (`figures.heatmap`)
+    OUT/codes/NAME.npy                [2, D] float32, semantic codes of input and counterfactual
     OUT/cf/NAME_answer_2.png          a further answer, if there are several; so in other folders
     OUT/masks/NAME.png                white inside the inner square; squares data set only
+    OUT/mask/NAME.png                 white where the image was allowed to change; with masks only
 
 A line is written after its images are safely on disk, so whatever results.jsonl names exists,
 also after a crash.
@@ -29,6 +31,7 @@ from diffcf_jax.data.record import Record
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import (
     cannot_write,
+    encode_npy,
     encode_png,
     inside,
     is_whole_png,
@@ -72,7 +75,7 @@ class ResultWriter:
             inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`). A name that
             the file system has no room for is shortened.
         several_targets: whether an image can have more than one target; the target then becomes
-            part of the file names (`a_target_0.2.png`), but for input/ and masks/.
+            part of the file names (`a_target_0.2.png`), but for input/, masks/ and mask/.
         process: which one this is; each has a log of its own.
 
     Raises:
@@ -123,6 +126,7 @@ class ResultWriter:
         unit: str | None = None,
         readings: Mapping[str, Mapping[str, float]] | None = None,
         answer: int = 1,
+        allowed: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Writes the images of a finished input, then its line, and returns that line.
 
@@ -136,6 +140,7 @@ class ResultWriter:
             readings: name -> what an oracle or another output says, `before` and `after`.
             answer: which one for this target, from 1; the number of further ones becomes part of
                 the file names (`a_answer_2.png`).
+            allowed: bool [H, W], where the image was allowed to change; None: everywhere.
 
         Raises:
             UserError: an image holds a value that is not finite, or a file cannot be written.
@@ -151,6 +156,8 @@ class ResultWriter:
         }
         if record.mask is not None:
             images["square_mask"] = record.mask.astype(np.uint8) * 255
+        if allowed is not None:
+            images["mask"] = allowed.astype(np.uint8) * 255
         self.check()
         key = _, target, _ = result_key(record.name, target, answer)
         whole = self._stems[record.name]
@@ -161,10 +168,14 @@ class ResultWriter:
         own_stem = _fitting(self.workdir, own if answer == 1 else f"{own}_answer_{answer}")
         paths = {}
         for what, image in images.items():
-            shared = what in ("input", "square_mask")
+            shared = what in ("input", "square_mask", "mask")
             paths[what] = f"{_FOLDERS.get(what, what)}/{stem if shared else own_stem}.png"
             # Threads that save one input's several targets meet at what is shared.
             write_file(inside(self.workdir, paths[what]), encode_png(image), owner=own_stem)
+        codes = counterfactual.codes
+        if codes is not None:
+            paths["codes"] = f"codes/{own_stem}.npy"
+            write_file(inside(self.workdir, paths["codes"]), encode_npy(codes), owner=own_stem)
         row = {
             "id": record.id,
             "name": record.name,
@@ -186,8 +197,12 @@ class ResultWriter:
             "cf": paths["cf"],
             "heatmap": paths["heatmap"],
             "square_mask": paths.get("square_mask"),
+            "mask": paths.get("mask"),
             "curve": _trim_curve(counterfactual.curve),
         }
+        if codes is not None:
+            row["codes"] = paths["codes"]
+            row["latent_change"] = _number(np.linalg.norm(codes[1] - codes[0]))
         if readings:
             row["readings"] = {
                 name: {key: _number(y) for key, y in pair.items()}

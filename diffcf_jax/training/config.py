@@ -42,6 +42,9 @@ class Augmentation:
         flips: mirror in both directions.
         mirror: mirror left to right only.
         rolls: shift cyclically.
+        geometric: see `augment.random_geometry`: the probability of each of its changes. A DDPM is
+            told of them. A Diff-AE is not: they can be seen in the image, so that z_sem tells them,
+            and a decoding is only ever asked for with the z_sem of an image.
         color_noise: see `augment.random_colors`: the standard deviation of red, green and blue.
         tile_noise: see `augment.random_tiles`.
     """
@@ -49,6 +52,7 @@ class Augmentation:
     flips: bool = False
     mirror: bool = False
     rolls: bool = False
+    geometric: float = 0.0
     color_noise: Sequence[float] | None = None
     tile_noise: float | None = None
 
@@ -63,6 +67,8 @@ class Augmentation:
         for std in self.color_noise or ():
             at_least(0, "config.augment.color_noise: a standard deviation", std)
         at_least(0, "config.augment.tile_noise", self.tile_noise)
+        if not 0 <= self.geometric <= 1:
+            raise UserError(f"config.augment.geometric={self.geometric} must lie between 0 and 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +110,7 @@ class TrainConfig:
         precision: of the computation; parameters, optimiser, moving average, norms, softmax and
             losses are float32 with both.
         workers: processes that read images; 0 reads them in this one.
-        init: network directory to start from; "" starts afresh.
+        init: network directory or name of a shipped network to start from; "" starts afresh.
         evaluation: see `EvaluationConfig`.
         image_size: in pixels, in place of the network's.
     """

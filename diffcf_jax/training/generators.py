@@ -32,6 +32,9 @@ class DDPMObjective:
         respacing: of the process that the pictures' F_tau uses.
         tau: its depth.
         scales: see `multiscale_error`.
+
+    The loss takes images and what `augment.random_geometry` did to them, [B, 9] or None, which the
+    network is told; held-out images are as they are.
     """
 
     module: nn.Module
@@ -60,17 +63,25 @@ class DDPMObjective:
                 f"config.objective.tau={self.tau} must lie between 1 and {steps} steps."
             )
 
-    def loss(self, variables: Any, images: Array, labels: Array, key: Array, progress: Array):
+    def loss(
+        self,
+        variables: Any,
+        inputs: tuple[Array, Array | None],
+        labels: Array,
+        key: Array,
+        progress: Array,
+    ):
         """The hybrid loss at one random timestep per image."""
         del labels, progress
-        terms = {name: x.mean() for name, x in self._terms(variables, images, key, True).items()}
+        terms = self._terms(variables, *inputs, key, True)
+        terms = {name: x.mean() for name, x in terms.items()}
         loss = terms.pop("loss")
         return loss, (terms, {})
 
     def evaluate(self, variables: Any, images: Array, labels: Array, key: Array):
         """The same loss of held-out images, without dropout."""
         del labels
-        return self._terms(variables, images, key, False)
+        return self._terms(variables, images, None, key, False)
 
     def picture(self, variables: Any, images: Array, key: Array) -> list[Array]:
         """Held-out images above their F_tau."""
@@ -80,13 +91,15 @@ class DDPMObjective:
         model = sampler.bind(self.module.apply, variables)
         return [images, sampler.noise_and_denoise(process, model, x, noises) / 2 + 0.5]
 
-    def _terms(self, variables: Any, images: Array, key: Array, train: bool) -> dict[str, Array]:
+    def _terms(
+        self, variables: Any, images: Array, geometry: Array | None, key: Array, train: bool
+    ) -> dict[str, Array]:
         key_t, key_noise, key_dropout = jax.random.split(key, 3)
         x = 2 * images - 1
 
         def predict(x_t: Array, t: Array) -> Array:
             rngs = {"dropout": key_dropout}
-            return self.module.apply(variables, x_t, t, train=train, rngs=rngs)
+            return self.module.apply(variables, x_t, t, train=train, geometry=geometry, rngs=rngs)
 
         step = denoise(self.diffusion, predict, x, key_t, key_noise, self.max_timestep)
         mse = multiscale_error(step.prediction - step.target, self.scales)

@@ -11,6 +11,7 @@ import jax
 from diffcf_jax.checkpoint.network import abstract_variables, init_variables
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.errors import UserError
+from diffcf_jax.models.unet import GEOMETRY_EMBED
 from diffcf_jax.training.regression import HEADS
 
 
@@ -18,12 +19,13 @@ def initial_variables(network: Mapping[str, Any], seed: int, init: str = "") -> 
     """Makes the variables before the first update.
 
     A head (the last layer of a regressor) of another width than the new one is left as it was
-    initialised, so that a classifier can become a regressor; everything else must fit.
+    initialised, so that a classifier can become a regressor. A UNet may learn to be told of an
+    augmentation, or no longer be told; everything else must fit.
 
     Args:
         network: description of the network.
         seed: of the initialisation.
-        init: network directory to start from; "" starts afresh.
+        init: network directory or name of a shipped network to start from; "" starts afresh.
 
     Raises:
         UserError: `init` is of another kind or does not fit.
@@ -35,18 +37,22 @@ def initial_variables(network: Mapping[str, Any], seed: int, init: str = "") -> 
     except UserError as error:
         raise UserError(f"config.init: {error}") from None
     if found.kind != network["kind"]:
-        raise UserError(f"config.init is a {found.kind}, not a {network['kind']}.")
+        raise UserError(
+            f"config.init={init} is a {found.kind}, but config.network.kind is {network['kind']}: "
+            f"give a {network['kind']}."
+        )
     wanted = flax.traverse_util.flatten_dict(abstract_variables(network))
     given = flax.traverse_util.flatten_dict(found.variables)
-    new_heads = {
+    anew = {
         path[1]
         for path in wanted.keys() & given.keys()
         if path[1] in HEADS and wanted[path].shape != given[path].shape
     }
+    anew |= {path[1] for path in wanted.keys() ^ given.keys() if path[1] == GEOMETRY_EMBED}
     problems = []
     for path in sorted(wanted.keys() | given.keys()):
         name = "/".join(path)
-        if path[1] in new_heads:
+        if path[1] in anew:
             continue
         if path not in given:
             problems.append(f"{name} is missing")
@@ -60,11 +66,11 @@ def initial_variables(network: Mapping[str, Any], seed: int, init: str = "") -> 
             f"config.init={init} does not fit config.network.model: "
             f"{'; '.join(problems[:5])}{more}."
         )
-    if not new_heads:
+    if not anew:
         return found.variables
     fresh = flax.traverse_util.flatten_dict(_fresh(network, seed))
     return flax.traverse_util.unflatten_dict(
-        {path: x if path[1] in new_heads else given[path] for path, x in fresh.items()}
+        {path: x if path[1] in anew else given[path] for path, x in fresh.items()}
     )
 
 

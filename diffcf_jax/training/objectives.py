@@ -6,7 +6,8 @@ An objective is a frozen dataclass with three pure methods:
     evaluate(variables, inputs, labels, key) -> {metric: [B]} of held-out inputs
     picture(variables, inputs, key) -> rows of images [B, H, W, 3], or None; the last row is what
         the network makes by itself, whose Fréchet distance is measured
-`inputs` are images, float32 [B, H, W, 3] in [0, 1] (codes [B, D] for the latent DPM), `labels`
+`inputs` are images, float32 [B, H, W, 3] in [0, 1] (codes [B, D] for the latent DPM; the loss of a
+DDPM gets what was done to the images as well), `labels`
 float32 [B] in the user's unit; `progress` is the share of the training that is done, 0 to 1.
 Its attributes `frozen`, the variables of other networks that evaluate and picture find among
 `variables`, and `trained`, which says of a top-level module's name whether its parameters are

@@ -75,7 +75,7 @@ def make_update(
     ema_decay: float,
     steps: int,
     seed: int,
-    prepare: Callable[[Array, Array], Array],
+    prepare: Callable[[Array, Array], Any],
     accumulate: int = 1,
 ) -> Callable[[TrainState, Array, Array], tuple[TrainState, dict[str, Array]]]:
     """Makes the update (state, batch, labels) -> (state, metrics).
@@ -95,14 +95,14 @@ def make_update(
             noise, and batch statistics are those of a part.
     """
 
-    def gradient(params: Any, rest: Any, inputs: Array, labels: Array, key: Array, step: Array):
+    def gradient(params: Any, rest: Any, inputs: Any, labels: Array, key: Array, step: Array):
         def objective(params: Any):
             return loss({"params": params, **rest}, inputs, labels, key, step / steps)
 
         (value, (metrics, updated)), grads = jax.value_and_grad(objective, has_aux=True)(params)
         return (grads, {"loss": value, **metrics}), {**rest, **updated}
 
-    def accumulated(params: Any, rest: Any, inputs: Array, labels: Array, key: Array, step: Array):
+    def accumulated(params: Any, rest: Any, inputs: Any, labels: Array, key: Array, step: Array):
         def split(x: Array) -> Array:  # every n-th row, so that a device's rows stay its own
             return jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1)
 
@@ -112,7 +112,7 @@ def make_update(
             found, rest = gradient(params, rest, inputs, labels, jax.random.fold_in(key, i), step)
             return (jax.tree.map(jnp.add, total, found), rest), None
 
-        parts = (jnp.arange(accumulate), split(inputs), split(labels))
+        parts = (jnp.arange(accumulate), *jax.tree.map(split, (inputs, labels)))
         first = jax.tree.map(lambda x: x[0], parts[1:])
         shapes, _ = jax.eval_shape(gradient, params, rest, *first, key, step)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
@@ -123,7 +123,7 @@ def make_update(
         # The step makes every draw its own, so a restart continues the same stream.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
         key_prepare, key_loss = jax.random.split(key)
-        inputs = materialize(prepare(batch, key_prepare))
+        inputs = jax.tree.map(materialize, prepare(batch, key_prepare))
         params = state.variables["params"]
         rest = {name: v for name, v in state.variables.items() if name != "params"}
         compute = gradient if accumulate == 1 else accumulated

@@ -18,8 +18,8 @@ from diffcf_jax.data.loader import note_skipped, read_rows
 from diffcf_jax.data.open import open_training_data
 from diffcf_jax.errors import UserError
 from diffcf_jax.sampling import code_channels
-from diffcf_jax.training.augment import augment
-from diffcf_jax.training.config import TrainConfig
+from diffcf_jax.training.augment import GEOMETRY, augment
+from diffcf_jax.training.config import Augmentation, TrainConfig
 from diffcf_jax.training.latent import Codes, encode
 from diffcf_jax.training.objectives import Objective, make_objective
 
@@ -63,7 +63,7 @@ class Task:
     objective: Objective
     train_set: Any
     held_out: HeldOut
-    prepare: Callable[[Array, Array], Array]
+    prepare: Callable[[Array, Array], Any]
     statistics: Mapping[str, Any]
     skipped: Mapping[str, str]
     contents: Mapping[str, str]
@@ -92,6 +92,8 @@ def make_task(config: TrainConfig, batch_size: int, mesh: Mesh) -> Task:
     diffae = None
     if network["kind"] == "latent_dpm":
         diffae = _load_diffae(objective.pop("diffae", ""))
+    if network["kind"] == "ddpm" and config.augment.geometric:
+        network["model"] = {**network["model"], "geometry_channels": GEOMETRY}
     network = {**network, "image_size": _image_size(network, diffae)}
     train_set, held_out_set = open_training_data(config.data, network["image_size"])
     contents = {"data": _fingerprint(train_set, held_out_set)}
@@ -108,8 +110,8 @@ def make_task(config: TrainConfig, batch_size: int, mesh: Mesh) -> Task:
     held_out = HeldOut(images, labels, images)
     if diffae is None:
 
-        def prepare(batch: Array, key: Array) -> Array:
-            return augment(to_unit(batch), key, config.augment)
+        def prepare(batch: Array, key: Array) -> Any:
+            return loss_inputs(network["kind"], batch, key, config.augment)
 
         return Task(network, goal, train_set, held_out, prepare, {}, bad_held_out, contents)
 
@@ -135,6 +137,15 @@ def make_module(network: Mapping[str, Any], precision: str) -> nn.Module:
 def to_unit(batch: Array) -> Array:
     """Images as an objective takes them: uint8 becomes float32 in [0, 1], codes stay."""
     return batch.astype(jnp.float32) / 255 if batch.dtype == jnp.uint8 else batch
+
+
+def loss_inputs(kind: str, batch: Array, key: Array, options: Augmentation) -> Any:
+    """What the loss of a network of this kind gets of a batch of images, see `augment`.
+
+    A DDPM gets the images and what was done to their geometry, all others the images.
+    """
+    images, geometry = augment(to_unit(batch), key, options)
+    return (images, geometry) if kind == "ddpm" else images
 
 
 def read(data: Any, rows: np.ndarray, skipped: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:

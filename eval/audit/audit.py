@@ -24,7 +24,7 @@ from .page import audit_page
 from .reverse import kept, rchange, whole_changes
 from .sheet import draw_sheet
 from .subgroups import contrasts, counterfactual_regression
-from .subject import Subject, image_names, open_subject
+from .subject import REGRESSOR, Subject, image_names, open_subject
 from .verdict import LEVEL, is_read, judge, moved_too, rank, sentence
 
 FOLDER = "audit"
@@ -86,8 +86,8 @@ def audit(
     rows, sheets = [], {}
     for number, direction in enumerate(tqdm.tqdm(directions, "directions", dynamic_ncols=True)):
         measured = measure(subject, base, direction, step, shams)
-        _check_finite(measured.edit)
-        _check_finite(measured.sham)
+        _check_finite(measured.effect)
+        _check_finite({REGRESSOR: measured.sham_size})
         row = {
             "name": direction.name,
             "source": direction.source,
@@ -95,7 +95,7 @@ def audit(
             "size": step * float(direction.steps(subject.codes).mean()),
             **summarise(measured, subject, probes),
             "whole": None,
-            "subgroups": contrasts(measured.effect(), table),
+            "subgroups": contrasts(measured.effect[REGRESSOR], table),
             "rchange": rchange(subject, base, whole, direction),
         }
         if direction.source == "attribute" and is_read(row):
@@ -179,7 +179,7 @@ def audit_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         line |= _cells("effect", row["effect"])
         line |= {"p": row["effect"]["p"], "p_holm": row["effect"]["p_holm"]}
         line |= _cells("whole", row["whole"] or dict.fromkeys(("mean", "low", "high")))
-        line |= {"sham": row["sham"]["mean"], "sham_size": row["sham_size"]["mean"]}
+        line |= {"sham_size": row["sham_size"]["mean"]}
         for name, oracle in row["oracles"].items():
             line |= _cells(f"{name}_effect", oracle["effect"]) | _cells(
                 f"{name}_gap", oracle["gap"]

@@ -26,25 +26,22 @@ Probes = Mapping[str, tuple[Probe, Probe]]
 class Measured:
     """The effect of one direction on each image, in the order of the subject's names.
 
+    Every edit is followed both ways, and its effect is half of the difference. What any edit of
+    that size does, whatever its direction, is not in it.
+
     Attributes:
-        edit: what an edit adds to the prediction for the reconstruction [N], by reader.
-        sham: the same of random edits of the same size, their mean [N], by reader.
-        sham_size: mean |change| of the regressor's prediction by a random edit [N].
-        distance: of the edit from the reconstruction [N].
-        sham_distance: of the random edits, their mean [N].
-        moved: what the edit changes in the codes of the image, once encoded again [N, D].
+        effect: of the edit on the prediction, tau [N], by reader.
+        sham_size: mean |effect| of random edits of the same size on the regressor's prediction [N].
+        distance: of the edited images from the reconstruction [N].
+        sham_distance: the same of the random edits [N].
+        moved: the effect on the codes of the image, once encoded again [N, D].
     """
 
-    edit: Mapping[str, np.ndarray]
-    sham: Mapping[str, np.ndarray]
+    effect: Mapping[str, np.ndarray]
     sham_size: np.ndarray
     distance: np.ndarray
     sham_distance: np.ndarray
     moved: np.ndarray
-
-    def effect(self, reader: str = REGRESSOR) -> np.ndarray:
-        """What the edit adds beyond random edits, tau [N]."""
-        return self.edit[reader] - self.sham[reader]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +51,17 @@ class Base:
     Attributes:
         images: [N, H, W, 3].
         y: predictions [N], by reader.
-        codes: of the reconstructions, encoded again [N, D].
     """
 
     images: np.ndarray
     y: Mapping[str, np.ndarray]
-    codes: np.ndarray
 
 
 def reconstruct(subject: Subject) -> Base:
     """Decode all codes as they are, and read them."""
     images = subject.render(np.zeros_like(subject.codes))
     y = {name: subject.read(images, name) for name in subject.readers}
-    return Base(images, y, subject.encode(images))
+    return Base(images, y)
 
 
 def measure(
@@ -74,8 +69,8 @@ def measure(
 ) -> Measured:
     """Follow a direction in every image, with the estimate of the other half.
 
-    The step is d = amount std(s . u) u. A sham is a random direction in s with the length of d, of
-    its own for each image and direction, and followed both ways.
+    The step is d = amount std(s . u) u, and what it does is (f(s + d) - f(s - d)) / 2. A sham is a
+    random direction in s with the length of d, of its own for each image and direction.
 
     Args:
         subject: what is audited.
@@ -85,25 +80,35 @@ def measure(
         shams: random directions per image.
     """
     change = step(direction, subject, amount)
-    images = subject.render(change)
-    edit = {name: subject.read(images, name) - base.y[name] for name in subject.readers}
-    readings: dict[str, list[np.ndarray]] = {name: [] for name in subject.readers}
-    distances = []
-    for k in range(shams):
-        random = sham(change, subject.names, direction.name, k, subject.seed)
-        for other in (random, -random):
-            drawn = subject.render(other)
-            distances.append(subject.distance(drawn, base.images))
-            for name in subject.readers:
-                readings[name].append(subject.read(drawn, name) - base.y[name])
+    edit = _follow(subject, base, change)
+    followed = [
+        _follow(subject, base, sham(change, subject.names, direction.name, k, subject.seed))
+        for k in range(shams)
+    ]
     return Measured(
-        edit=edit,
-        sham={name: np.mean(found, axis=0) for name, found in readings.items()},
-        sham_size=np.abs(readings[REGRESSOR]).mean(0),
-        distance=subject.distance(images, base.images),
-        sham_distance=np.mean(distances, axis=0),
-        moved=subject.encode(images) - base.codes,
+        effect=edit.effect,
+        sham_size=np.mean([np.abs(one.effect[REGRESSOR]) for one in followed], 0),
+        distance=edit.distance,
+        sham_distance=np.mean([one.distance for one in followed], 0),
+        moved=(subject.encode(edit.images[0]) - subject.encode(edit.images[1])) / 2,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Followed:
+    images: tuple[np.ndarray, np.ndarray]
+    effect: Mapping[str, np.ndarray]
+    distance: np.ndarray
+
+
+def _follow(subject: Subject, base: Base, change: np.ndarray) -> _Followed:
+    """Images with changes of s and with the opposite ones, and half of the difference they make."""
+    forth, back = subject.render(change), subject.render(-change)
+    effect = {
+        name: (subject.read(forth, name) - subject.read(back, name)) / 2 for name in subject.readers
+    }
+    distance = (subject.distance(forth, base.images) + subject.distance(back, base.images)) / 2
+    return _Followed((forth, back), effect, distance)
 
 
 def step(direction: Direction, subject: Subject, amount: float) -> np.ndarray:
@@ -129,25 +134,23 @@ def summarise(measured: Measured, subject: Subject, probes: Probes) -> dict[str,
     """The means over the images, each with its interval.
 
     Returns:
-        `effect` (tau, with the `p` of Wilcoxon's signed-rank test), `edit`, `sham`, `sham_size`,
-        `oracles` (name -> `effect` and `gap`, the regressor's effect minus the oracle's),
-        `distance` (`edit` and `sham`), and `moved` (attribute -> by how many standard deviations of
-        its probe's readings it has moved). An image is read by the probe of its own half, which had
-        no part in the direction.
+        `effect` (tau, with the `p` of Wilcoxon's signed-rank test), `sham_size`, `oracles` (name ->
+        `effect` and `gap`, the regressor's effect minus the oracle's), `distance` (`edit` and
+        `sham`), and `moved` (attribute -> by how many standard deviations of its probe's readings
+        it has moved). An image is read by the probe of its own half, which had no part in the
+        direction.
     """
-    names = subject.names
-    pairs = [dict(zip(names, x, strict=True)) for x in (measured.sham[REGRESSOR],
-                                                        measured.edit[REGRESSOR])]  # fmt: skip
-    effect = measured.effect()
+    names, effect = subject.names, measured.effect[REGRESSOR]
+    of = {name: name for name in names}
     return {
-        "effect": paired_difference(*pairs, {name: name for name in names}),
-        "edit": bootstrap_mean(measured.edit[REGRESSOR]),
-        "sham": bootstrap_mean(measured.sham[REGRESSOR]),
+        "effect": paired_difference(
+            dict.fromkeys(names, 0.0), dict(zip(names, effect, strict=True)), of
+        ),
         "sham_size": bootstrap_mean(measured.sham_size),
         "oracles": {
             name: {
-                "effect": bootstrap_mean(measured.effect(name)),
-                "gap": bootstrap_mean(effect - measured.effect(name)),
+                "effect": bootstrap_mean(measured.effect[name]),
+                "gap": bootstrap_mean(effect - measured.effect[name]),
             }
             for name in subject.oracles
         },
@@ -171,7 +174,7 @@ def whole_effect(
     moved = both_changes(measured.moved, both)[subject.half, np.arange(len(subject.names))]
     unit = 1.0 if attribute.binary else attribute.values.std()
     per = "from 0 to 1" if attribute.binary else "per standard deviation"
-    return {**bootstrap_ratio(measured.effect(), moved / unit, subject.names), "per": per}
+    return {**bootstrap_ratio(measured.effect[REGRESSOR], moved / unit, subject.names), "per": per}
 
 
 def moves(moved: np.ndarray, subject: Subject, probes: Probes) -> dict[str, Interval]:

@@ -81,7 +81,8 @@ def plot(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The intervals of a direction that are drawn below each other."""
     lines = [("regressor", "regressor", row["effect"])]
     lines += [("oracle", name, oracle["effect"]) for name, oracle in row["oracles"].items()]
-    lines.append(("sham", "random edits", row["sham"]))
+    size = row["sham_size"]["mean"]
+    lines.append(("sham", "random edits", {"mean": 0.0, "low": -size, "high": size}))
     return [{"kind": kind, "name": name, **interval} for kind, name, interval in lines]
 
 

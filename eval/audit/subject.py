@@ -20,7 +20,7 @@ from diffcf_jax.regressors.readings import (
     predictor,
     spec_of,
 )
-from diffcf_jax.results.log import image_path, order_of, read_results
+from diffcf_jax.results.log import image_path, order_of, read_codes, read_results
 from diffcf_jax.shipped import command
 from diffcf_jax.target import ends
 from diffcf_jax.workdir import read_config
@@ -199,9 +199,7 @@ def open_subject(
         raise UserError(f"the codes of {source} are not finite: check the network")
     x_T = latent.invert(images, z)
     space = Space.of(z)
-    # The search starts from the reconstruction, whose code is not quite that of the input.
-    start = "input" if method.name == "hybrid" else "reconstruction"
-    codes = [latent.encode(_read(folder, used, key, size)) for key in (start, "cf")]
+    start, changes = _changes(folder, used, method.name, latent, size)
     before, after = (
         np.array([row[key] for row in used], np.float64) for key in (f"y_{_Y[start]}", "y_final")
     )
@@ -212,7 +210,7 @@ def open_subject(
         x_T=x_T,
         half=split(names),
         image_of=np.array([place[row["name"]] for row in used]),
-        changes=space.standardise(codes[1]) - space.standardise(codes[0]),
+        changes=space.standardise(space.mean + changes),
         before=before,
         after=after,
         space=space,
@@ -223,6 +221,22 @@ def open_subject(
         threshold=method.threshold,
         seed=seed,
     )
+
+
+def _changes(
+    folder: Path, rows: Sequence[Mapping[str, Any]], method: str, latent: Latent, size: int
+) -> tuple[str, np.ndarray]:
+    """From which image counterfactuals started, and by how much their codes have changed [M, D].
+
+    The hybrid's codes also change what lies outside of its regions, which nobody sees: its images
+    are encoded.
+    """
+    if method != "hybrid" and all("codes" in row for row in rows):
+        return "reconstruction", np.diff([read_codes(folder, row) for row in rows], axis=1)[:, 0]
+    # The search starts from the reconstruction, whose code is not quite that of the input.
+    start = "input" if method == "hybrid" else "reconstruction"
+    before, after = (latent.encode(_read(folder, rows, key, size)) for key in (start, "cf"))
+    return start, after - before
 
 
 _Y = {"input": "initial", "reconstruction": "reconstruction"}

@@ -96,12 +96,12 @@ def sentence(row: Mapping[str, Any], smallest: float, unit: str | None, digits: 
     effect, name = row["effect"], row["name"]
     found = (
         f"A step along {name} changes the prediction by "
-        f"{with_unit(signed(effect['mean']), unit)}{between(effect)} beyond random edits of the "
-        "same size"
+        f"{with_unit(signed(effect['mean']), unit)}{between(effect)}"
     )
     if row["verdict"] == "still":
         return f"{found}: {_why_not(row, smallest, lambda x: with_unit(f'{x:.{digits}f}', unit))}."
-    parts = [found]
+    size = row["sham_size"]["mean"]
+    parts = [f"{found}, random edits of the same size by {size:.{digits}f} either way"]
     if row["whole"]:
         parts.append(
             f"{row['whole']['per']}, {name} changes it by {signed(row['whole']['mean'])}"

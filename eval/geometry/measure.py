@@ -85,7 +85,7 @@ def measure(subject: Subject, count: int) -> Iterator[dict[str, Any]]:
         yield {
             "name": case.name,
             "target": case.target,
-            "repeat_error": case.repeat_error,
+            "decode_error": case.decode_error,
             **_measure(subject, probe, case, gradients, count, key),
         }
 
@@ -140,7 +140,7 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]
 
 
 def _numbers(case: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for key in ("rise", "kept", "effective_rank", "repeat_error"):
+    for key in ("rise", "kept", "effective_rank", "decode_error"):
         yield key, float(case[key])
     for key in ("tangent", "nearest_at_start", "nearest", "lengths"):
         for name, value in case[key].items():

@@ -22,7 +22,7 @@ def load_onnx_features(folder: Path, images: int) -> Features | None:
 
     Args:
         folder: with at most one file that ends in .onnx.
-        images: how many are computed at a time.
+        images: how many are computed at a time, per device.
 
     Returns:
         None where there is no such file.
@@ -42,7 +42,6 @@ def load_onnx_features(folder: Path, images: int) -> Features | None:
     text = model.hints.get("preprocess")
     prepare = completed(model, parse_preprocess(text) if text else found_beside(path))
 
-    @jax.jit
     def apply(variables: dict, x: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             z = model.apply(variables, prepare(x))
@@ -53,4 +52,4 @@ def load_onnx_features(folder: Path, images: int) -> Features | None:
             )
         return z.reshape(z.shape[0], -1).astype(jnp.float32)
 
-    return in_batches(lambda x: apply(model.variables, x), images)
+    return in_batches(apply, model.variables, images)

@@ -28,7 +28,7 @@ _FEATURES: Mapping[str, tuple[str, Prepare]] = {
     "identity_dlib": ("face-api-identity", dlib_input),
 }
 _LPIPS = {"lpips": "alex", "lpips_vgg": "vgg", "lpips_squeeze": "squeeze"}
-_IMAGES = 16  # at a time, which bounds the memory
+_IMAGES = 16  # per device and call, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,9 @@ def load_networks(weights: str | Path | None) -> Networks:
         raise UserError(
             f"{folder / 'regressor'} has the name of the explained regressor: rename the folder"
         )
+    for name in own:
+        if name.startswith("region_"):
+            raise UserError(f"{folder / name} has a name like that of a metric: rename the folder")
     return Networks(features | own, distances, tuple(own))
 
 
@@ -105,18 +108,16 @@ def _load(directory: Path, kind: str, backbone: str | None = None) -> Network:
 
 
 def _features(network: Network, prepare: Prepare, squash: Prepare = lambda x: x) -> Features:
-    @jax.jit
     def apply(variables: dict, x: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             return squash(network.module.apply(variables, prepare(x)))
 
-    return in_batches(lambda x: apply(network.variables, x), _IMAGES)
+    return in_batches(apply, network.variables, _IMAGES)
 
 
 def _distance(network: Network) -> Distance:
-    @jax.jit
     def apply(variables: dict, x: jax.Array, y: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             return network.module.apply(variables, x, y)
 
-    return in_batches(lambda x, y: apply(network.variables, x, y), _IMAGES // 2)
+    return in_batches(apply, network.variables, _IMAGES // 2)

@@ -23,12 +23,11 @@ from diffcf_jax.counterfactual.options import Options
 from diffcf_jax.counterfactual.programs import compile_programs
 from diffcf_jax.counterfactual.types import Counterfactual, Query
 from diffcf_jax.diffusion.sampler import bind, noise_and_denoise
-from diffcf_jax.training.augment import augment
 from diffcf_jax.training.config import Augmentation, OptimizerConfig
 from diffcf_jax.training.initial import initial_variables
 from diffcf_jax.training.objectives import make_objective
 from diffcf_jax.training.state import create_state, make_optimizer, make_update
-from diffcf_jax.training.task import make_module, to_unit
+from diffcf_jax.training.task import loss_inputs, make_module
 
 from .job import Commands, read_job, serve
 
@@ -151,8 +150,8 @@ def _update(job: Mapping[str, Any], images: np.ndarray) -> Callable[[], None]:
     images = np.round(255 * images).astype(np.uint8)
     batch = parallel.shard_batch((images, np.zeros(len(images), np.float32)), mesh)
 
-    def prepared(batch: jax.Array, key: jax.Array) -> jax.Array:
-        return augment(to_unit(batch), key, Augmentation(**training["augment"]))
+    def prepared(batch: jax.Array, key: jax.Array) -> Any:
+        return loss_inputs(network["kind"], batch, key, Augmentation(**training["augment"]))
 
     update = make_update(objective.loss, optimizer, training["ema_decay"], STEPS, 0, prepared)
     update = jax.jit(update, donate_argnums=0, out_shardings=parallel.replicated(mesh))

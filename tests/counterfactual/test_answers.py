@@ -76,7 +76,7 @@ def test_changes_of_z_are_orthogonal():
         state = start
         while not state.stopped:
             state = step(params, state)
-        changes.append(np.asarray(state.opt_state.kept - state.z_0))
+        changes.append(np.asarray(state.result.codes[1] - state.z_0))
         start = method.another(start, state)
     changes = np.stack([change / np.linalg.norm(change) for change in changes])
     np.testing.assert_allclose(changes @ changes.T, np.eye(3), atol=1e-4)

@@ -36,6 +36,17 @@ def test_a_fresh_network_predicts_zeros():
     np.testing.assert_array_equal(output, 0)
 
 
+def test_without_a_geometry_the_network_is_the_one_that_knows_of_none(variables):
+    told = UNet(**TINY, geometry_channels=4)
+    kernel = np.random.default_rng(0).normal(size=(4, 32)).astype("f4")
+    knowing = {"params": {**variables["params"], "geometry_embed": {"kernel": kernel}}}
+    apply = jax.jit(told.apply)
+    plain = jax.jit(UNet(**TINY).apply)(variables, X, T)
+    np.testing.assert_allclose(apply(knowing, X, T), plain, atol=1e-6)
+    turned = apply(knowing, X, T, geometry=jnp.ones((2, 4)))
+    assert float(jnp.abs(turned - plain).max()) > 1e-3
+
+
 def test_remat_changes_nothing(variables):
     def loss(x, remat):
         return jnp.sum(jnp.square(UNet(**TINY, remat=remat).apply(variables, x, T)))

@@ -22,6 +22,7 @@ def make_run(folder, n=3, size=8, config=None):
                 image=random.random((size, size, 3), np.float32),
                 reconstruction=random.random((size, size, 3), np.float32),
                 **{"y_initial": 0.1, "y_reconstruction": np.nan, "y_final": 0.4 + 0.1 * i},
+                codes=None,
                 **{"success": i > 0, "iterations": 5 + i, "curve": np.linspace(0, 0.4, 5 + i)},
             )
             reason = None if i else "too <hard>"

@@ -23,5 +23,6 @@ def make_counterfactual(seed=0, **changes):
         "success": np.bool_(True),
         "iterations": np.int32(3),
         "curve": np.array([0.2, 0.5, 0.7, np.nan, np.nan], np.float32),
+        "codes": None,
     }
     return types.SimpleNamespace(**{**values, **changes})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -14,10 +15,16 @@ import numpy as np
 import pytest
 
 from diffcf_jax.errors import UserError
-from diffcf_jax.files import read_image, to_uint8
+from diffcf_jax.files import encode_npy, read_image, to_uint8
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.report.figures import heatmap
-from diffcf_jax.results.log import image_path, read_results, result_key, write_results
+from diffcf_jax.results.log import (
+    image_path,
+    read_codes,
+    read_results,
+    result_key,
+    write_results,
+)
 from diffcf_jax.results.workdir import start_over
 from diffcf_jax.results.writer import ResultWriter
 from tests.results.made import make_counterfactual, make_record
@@ -49,6 +56,20 @@ def test_saved_images_and_line_read_back(tmp_path):
     assert (row["target"], row["y_true"], row["y_final"]) == (0.7, 0.25, 0.7)
     assert (row["iterations"], row["success"], row["reason"]) == (3, True, None)
     assert (row["seconds"], row["curve"]) == (1.235, [0.2, 0.5, 0.7])
+
+
+def test_codes_are_saved_beside_the_images(tmp_path):
+    codes = np.arange(8, dtype=np.float32).reshape(2, 4)
+    with ResultWriter(tmp_path, ["a.png"]) as writer:
+        row = writer.save(make_record(), 0.7, make_counterfactual(codes=codes), 1.0)
+    assert row["codes"] == "codes/a.npy" and row["latent_change"] == 8.0  # |(4, 4, 4, 4)|
+    assert np.array_equal(read_codes(tmp_path, read_results(tmp_path)[0]), codes)
+    (tmp_path / row["codes"]).write_bytes(encode_npy(codes[:1]))
+    with pytest.raises(UserError, match=r"a\.npy holds no two codes"):
+        read_codes(tmp_path, row)
+    (tmp_path / row["codes"]).write_bytes(pickle.dumps(codes))
+    with pytest.raises(UserError, match=r"a\.npy: it is not a NumPy file of numbers"):
+        read_codes(tmp_path, row)
 
 
 def test_images_are_rounded_not_truncated():

@@ -39,6 +39,7 @@ def test_defaults_and_back():
         ({"augment": {"color_noise": "abc"}}, "config.augment.color_noise='abc' must be a list."),
         ({"augment": {"color_noise": (0.1,)}}, "color_noise=(0.1,) must have three numbers"),
         ({"augment": {"tile_noise": -0.1}}, "config.augment.tile_noise=-0.1 must be at least 0."),
+        ({"augment": {"geometric": 1.2}}, "config.augment.geometric=1.2 must lie between 0 and 1."),
         ({"log_every": 0}, "config.log_every=0 must be at least 1."),
         ({"evaluate_every": 0}, "config.evaluate_every=0 must be at least 1."),
         ({"save_every": 0}, "config.save_every=0 must be at least 1."),

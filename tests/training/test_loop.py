@@ -5,17 +5,22 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import build_module
 from diffcf_jax.checkpoint.store import load_network
 from diffcf_jax.data.labelled import open_labelled
 from diffcf_jax.errors import UserError
 from diffcf_jax.flops import count_flops
 from diffcf_jax.sampling import sample_images
+from diffcf_jax.training.augment import GEOMETRY
 from diffcf_jax.training.initial import initial_variables
+from diffcf_jax.training.state import create_state, make_update
+from diffcf_jax.training.task import make_task
 from tests import tiny
-from tests.training.runs import NETWORK, SIZE, train_on, write_images
+from tests.training.runs import NETWORK, SIZE, config_on, train_on, write_images
 
 CONFIG = dict(augment={"flips": True}, evaluate_every=4, evaluation={"images": 6}, steps=4)
 HOT = {**CONFIG, "optimizer": {"learning_rate": float("inf")}}
@@ -167,3 +172,18 @@ def test_a_latent_dpm_keeps_the_statistics_of_its_codes_and_its_diffae(folder, t
     tiny.save(tmp_path / "diffae", small, seed=1)
     with pytest.raises(UserError, match="another content of config.objective.diffae"):
         train_on(folder, tmp_path / "latent", **config)
+
+
+def test_a_ddpm_is_told_of_the_geometry_of_augmented_images(folder):
+    network = {**tiny.DDPM, "image_size": SIZE}
+    config = config_on(folder, network=network, augment={"geometric": 0.9})
+    task = make_task(config, 4, parallel.data_mesh())
+    assert task.network["model"]["geometry_channels"] == GEOMETRY
+    state = create_state(tiny.variables(task.network), optax.sgd(1.0))
+    before = state.variables["params"]["geometry_embed"]["kernel"]
+    update = make_update(task.objective.loss, optax.sgd(1.0), 0.5, 9, 0, task.prepare, accumulate=2)
+    state, _ = jax.jit(update)(state, task.held_out.inputs[:4], task.held_out.labels[:4])
+    assert jnp.any(state.variables["params"]["geometry_embed"]["kernel"] != before)
+    # In use it is as any other: nothing is said of a geometry.
+    module, x, t = build_module(task.network), jnp.zeros((1, SIZE, SIZE, 3)), jnp.zeros(1)
+    assert jax.eval_shape(module.apply, state.ema, x, t).shape == (1, SIZE, SIZE, 6)

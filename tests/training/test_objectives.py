@@ -50,8 +50,9 @@ def held_out_losses(objective, variables, images, key):
 def test_generator_losses(description, options, images):
     objective = objective_of(description, options)
     variables = tiny.variables(description)
+    inputs = (images, None) if description is tiny.DDPM else images
     loss, (metrics, updated) = jax.jit(objective.loss)(
-        variables, images, None, jax.random.key(2), 0.5
+        variables, inputs, None, jax.random.key(2), 0.5
     )
     assert updated == {}
     # A network whose last layer is small predicts next to nothing of its target, whose power is
@@ -105,7 +106,7 @@ def test_max_timestep_bounds_the_noise():
             return jnp.zeros((*x_t.shape[:-1], 6))
 
     spying = dataclasses.replace(objective_of(tiny.DDPM, {"max_timestep": 1}), module=Spy())
-    jax.jit(spying.loss)({}, jnp.zeros((64, 8, 8, 3)), None, jax.random.key(0), 0.5)
+    jax.jit(spying.loss)({}, (jnp.zeros((64, 8, 8, 3)), None), None, jax.random.key(0), 0.5)
     jax.effects_barrier()
     assert int(seen[0].max()) == 0
 

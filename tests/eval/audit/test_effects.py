@@ -1,5 +1,6 @@
 """Effects in a linear autoencoder, where they are known."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -39,15 +40,25 @@ def test_the_effect_of_a_step_is_that_of_a_deviation_of_the_codes():
     measured = measure(found, base, u, 1.0, 2)
     along = found.codes @ (FEATURE + SPURIOUS) / np.sqrt(2)
     expected = 3 * along.std() / np.sqrt(2) * found.space.std[0]
-    assert measured.effect() == pytest.approx(expected)
-    assert measured.effect("oracle") == pytest.approx(expected / 2)
-    # Both ways, so that what is linear in a random direction is not in the mean.
-    assert measured.sham["regressor"] == pytest.approx(0, abs=1e-12)
+    assert measured.effect["regressor"] == pytest.approx(expected)
+    assert measured.effect["oracle"] == pytest.approx(expected / 2)
     assert (measured.sham_size > 0).all()
     assert measured.distance == pytest.approx(np.abs(step(u, found, 1) @ np.diag(found.space.std))
                                               .mean(1))  # fmt: skip
     assert measured.moved == pytest.approx(step(u, found, 1))
-    assert measure(found, base, u, 2.0, 1).effect() == pytest.approx(2 * expected)
+    assert measure(found, base, u, 2.0, 1).effect["regressor"] == pytest.approx(2 * expected)
+
+
+def test_what_any_edit_of_that_size_does_is_not_in_the_effect():
+    u = direction(FEATURE)
+    found, base = audited(FEATURE)
+    linear = found.readers["regressor"]
+    bent = {"regressor": lambda images: linear(images) + (images**2).sum((1, 2, 3))}
+    bent = dataclasses.replace(found, readers=bent)
+    effect = measure(bent, base, u, 1.0, 1).effect["regressor"]
+    # (x + d)^2 - (x - d)^2 = 4 x d: what d^2 adds either way cancels.
+    d = found.space.std[0] * (found.codes @ FEATURE).std()
+    assert effect == pytest.approx(d + 2 * found.images.reshape(N, -1)[:, 0] * d, rel=1e-5)
 
 
 def test_the_prediction_rises_along_its_gradient():
@@ -58,7 +69,7 @@ def test_the_prediction_rises_along_its_gradient():
     u = found.codes.T @ found.codes @ (weights * found.space.std)
     u /= np.linalg.norm(u)
     expected = (found.codes @ u).std() * (u @ (weights * found.space.std))
-    assert measure(found, base, mean, 1.0, 1).effect() == pytest.approx(expected)
+    assert measure(found, base, mean, 1.0, 1).effect["regressor"] == pytest.approx(expected)
     assert expected > 0.5 * (Z @ weights).std()
 
 
@@ -66,7 +77,7 @@ def test_an_image_follows_the_direction_that_its_half_did_not_find():
     weights = FEATURE + 10 * SPURIOUS
     found, base = audited(weights)
     crossed = Direction("u", "gradient", np.stack([FEATURE, SPURIOUS]), {})
-    effect = measure(found, base, crossed, 1.0, 1).effect()
+    effect = measure(found, base, crossed, 1.0, 1).effect["regressor"]
     assert effect[found.half == 0] == pytest.approx(10 * found.space.std[1])  # of half 1
     assert effect[found.half == 1] == pytest.approx(found.space.std[0])
 

@@ -1,0 +1,1 @@
+"""A benchmark of the audit: does it find what is planted, and only that?"""
