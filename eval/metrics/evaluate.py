@@ -76,10 +76,11 @@ def evaluate(
         UserError: a network is missing or broken, or the folder holds no result to measure.
     """
     folder = Path(results)
-    rows = read_results(folder)
+    rows, left_out = _read_rows(folder)
     config = read_summary(folder)["config"]
     counterfactuals = [row for row in rows if "error" not in row]
-    explained, left_out = measurable(folder, counterfactuals)
+    explained, unreadable = measurable(folder, counterfactuals)
+    left_out += unreadable
     if not explained:
         why = left_out[0] if left_out else "there is nothing to measure"
         raise UserError(f"{folder} holds no counterfactual that can be measured: {why}")
@@ -196,6 +197,14 @@ def format_table(
             line += f"{'-' if other is None else f'{other:.4f}':>14}"
         lines.append(f"{line}  {interval['unit']}" if "unit" in interval else line)
     return "\n".join(lines)
+
+
+def _read_rows(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of results.jsonl, and a sentence if some are broken, which are left out."""
+    try:
+        return read_results(folder), []
+    except UserError as error:
+        return read_results(folder, skip_broken=True), [str(error)]  # raises if there is no file
 
 
 def _largest_change(rows: Sequence[Mapping[str, Any]], y: np.ndarray) -> float | None:
