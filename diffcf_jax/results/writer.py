@@ -8,7 +8,7 @@
     OUT/codes/NAME.npy                [2, D] float32, semantic codes of input and counterfactual
     OUT/cf/NAME_answer_2.png          a further answer, if there are several; so in other folders
     OUT/masks/NAME.png                white inside the inner square; squares data set only
-    OUT/mask/NAME.png                 white where the image was allowed to change; with masks only
+    OUT/allowed/NAME.png              white where the image was allowed to change; with masks only
 
 A line is written after its images are safely on disk, so whatever results.jsonl names exists,
 also after a crash.
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from diffcf_jax.counterfactual.types import Counterfactual
 
 # Key of a line -> the folder of its images, where that has another name: the paper's scripts'
-_FOLDERS = {"square_mask": "masks"}
+_FOLDERS = {"square_mask": "masks", "mask": "allowed"}
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -75,7 +75,7 @@ class ResultWriter:
             inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`). A name that
             the file system has no room for is shortened.
         several_targets: whether an image can have more than one target; the target then becomes
-            part of the file names (`a_target_0.2.png`), but for input/, masks/ and mask/.
+            part of the file names (`a_target_0.2.png`), but for input/, masks/ and allowed/.
         process: which one this is; each has a log of its own.
 
     Raises:

@@ -50,7 +50,7 @@ def test_region_fid_sees_the_boxes_alone(tmp_path):
         for i, (a, b) in enumerate(zip(x, y, strict=True))
     ]
     rows = write_run(tmp_path, pairs, {}, allowed=ALLOWED)
-    assert {row["mask"] for row in rows} == {f"mask/{i}.png" for i in range(9)}
+    assert {row["mask"] for row in rows} == {f"allowed/{i}.png" for i in range(9)}
     plan = Plan([validity(0.05)], {"inception": look, "own": look}, full=True)
 
     def measured(rows):
@@ -64,6 +64,6 @@ def test_region_fid_sees_the_boxes_alone(tmp_path):
     assert definition("fd_region_own") == SETS["fd_region"] and definition("fd_own") == SETS["fd"]
     # Where some images could change everywhere, there is no region.
     assert not [name for name in measured([{**rows[0], "mask": None}, *rows[1:]]) if "reg" in name]
-    (tmp_path / "mask" / "3.png").write_bytes(encode_png(np.zeros((4, 4), np.uint8)))
-    with pytest.raises(UserError, match=r"mask/3\.png is no mask of the images' size: run .*"):
+    (tmp_path / "allowed" / "3.png").write_bytes(encode_png(np.zeros((4, 4), np.uint8)))
+    with pytest.raises(UserError, match=r"allowed/3\.png is no mask of the images' size: run .*"):
         measured(rows)
