@@ -72,6 +72,8 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     for needs, names in missing.items():
         print(f"not computed: {', '.join(names)}; --weights needs {needs}")
     print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
+    for sentence in summary["left_out"]:
+        print(f"left out: {sentence}")
     print(
         "the regressor's predictions for the saved images differ from results.jsonl by at most "
         f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()

@@ -1,10 +1,12 @@
 """Saved results as arrays: a few at a time, as every metric sees them."""
 
+import collections
 import dataclasses
 import hashlib
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,44 @@ Measure = Callable[[Batch, np.ndarray], Mapping[str, np.ndarray]]
 Features = Callable[[np.ndarray], np.ndarray]
 # Twice as many images to [B]
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def measurable(
+    folder: Path, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Returns the results whose images can be measured, and a sentence about each other one.
+
+    Its images must be there and whole, those before and after in RGB and of the size that most
+    have.
+
+    Args:
+        folder: the results folder.
+        rows: lines of its results.jsonl without errors.
+    """
+
+    def look(row: Mapping[str, Any]) -> tuple[int, ...] | str:
+        try:
+            after, before = (read_rgb(image_path(folder, row, key)) for key in ("cf", "input"))
+            for key in ("square_mask", "mask"):
+                if row[key] is not None:
+                    read_image(image_path(folder, row, key))
+        except UserError as error:
+            return str(error)
+        if after.shape != before.shape:
+            return f"{folder / row['cf']} is not of its input's size"
+        return after.shape
+
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(look, rows))
+    sizes = collections.Counter(shape for shape in found if not isinstance(shape, str))
+    usual = max(sizes, key=sizes.get, default=None)
+    kept = [row for row, shape in zip(rows, found, strict=True) if shape == usual]
+    left_out = [
+        what if isinstance(what, str) else f"{folder / row['cf']} is of another size than most"
+        for row, what in zip(rows, found, strict=True)
+        if what != usual
+    ]
+    return kept, left_out
 
 
 def batches(folder: Path, rows: Sequence[Mapping[str, Any]], masks: bool) -> Iterator[Batch]:

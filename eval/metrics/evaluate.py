@@ -20,7 +20,7 @@ from diffcf_jax.units import label_range
 
 from .attack import attacked
 from .axioms import measure_axioms
-from .batch import Kept, batches, remembering
+from .batch import Kept, batches, measurable, read_rgb, remembering
 from .measure import Measured, measure
 from .metric import METRICS, definition
 from .nearest import load_training_images
@@ -65,21 +65,25 @@ def evaluate(
     Returns:
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
         (the same of a plain attack on the pixels with as many gradients; "full" only), `n`,
-        `originals` (how many different ones), `errors`, `unit`, `threshold`, the checkpoints,
-        `definitions` (name -> what it is), `published` (name -> the paper's value in our unit, for
-        its data and methods),
+        `originals` (how many different ones), `errors`, `left_out` (a sentence about each result
+        and oracle that could not be measured), `unit`, `threshold`, the checkpoints, `definitions`
+        (name -> what it is), `published` (name -> the paper's value in our unit, for its data and
+        methods),
         `not_computed` (name -> what it needs), and `largest_change_of_prediction`:
         max |regressor(x') - y_final in results.jsonl|.
 
     Raises:
-        UserError: a file is missing or broken, or the folder holds no result.
+        UserError: a network is missing or broken, or the folder holds no result to measure.
     """
     folder = Path(results)
-    rows = read_results(folder)
+    rows, left_out = _read_rows(folder)
     config = read_summary(folder)["config"]
-    explained = [row for row in rows if "error" not in row]
+    counterfactuals = [row for row in rows if "error" not in row]
+    explained, unreadable = measurable(folder, counterfactuals)
+    left_out += unreadable
     if not explained:
-        raise UserError(f"{folder} holds no counterfactual: there is nothing to measure")
+        why = left_out[0] if left_out else "there is nothing to measure"
+        raise UserError(f"{folder} holds no counterfactual that can be measured: {why}")
     threshold = config["method"]["threshold"]
     regressor = regressor or spec_of(_section(config, "regressor"))
     if not regressor:
@@ -88,10 +92,14 @@ def evaluate(
     sections = {"oracle": {**_section(config, "oracle"), "model": oracle}} if oracle else {}
     sections |= oracle_sections(config.get("oracles") or "" if oracles is None else oracles)
     predict = load_judge(regressor, config.get("regressor"))
-    judges = {
-        name: remembering(load_judge(spec_of(section), section))
-        for name, section in sections.items()
-    }
+    judges = {}
+    for name, section in sections.items():
+        judge = load_judge(spec_of(section), section)
+        try:
+            judge.reader.check_size(read_rgb(image_path(folder, explained[0], "cf"))[None])
+            judges[name] = remembering(judge)
+        except UserError as error:
+            left_out.append(f"{name}: {error}")
     unit = config.get("regressor", {}).get("unit")
     masks = all(row["square_mask"] is not None for row in explained)
     training = None
@@ -125,7 +133,8 @@ def evaluate(
     summary = {
         "n": len(explained),
         "originals": len(set(names)),
-        "errors": len(rows) - len(explained),
+        "errors": len(rows) - len(counterfactuals),
+        "left_out": left_out,
         "unit": unit,
         "threshold": threshold,
         "regressor": str(regressor),
@@ -188,6 +197,14 @@ def format_table(
             line += f"{'-' if other is None else f'{other:.4f}':>14}"
         lines.append(f"{line}  {interval['unit']}" if "unit" in interval else line)
     return "\n".join(lines)
+
+
+def _read_rows(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of results.jsonl, and a sentence if some are broken, which are left out."""
+    try:
+        return read_results(folder), []
+    except UserError as error:
+        return read_results(folder, skip_broken=True), [str(error)]  # raises if there is no file
 
 
 def _largest_change(rows: Sequence[Mapping[str, Any]], y: np.ndarray) -> float | None:

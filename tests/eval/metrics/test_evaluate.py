@@ -290,6 +290,35 @@ def test_user_errors(tmp_path):
         load_judge(tmp_path / "other")
 
 
+def test_what_cannot_be_measured_is_left_out_and_named(tmp_path):
+    image = np.zeros((64, 64, 3), np.uint8)
+    pairs = [(Record(i, f"{i}.png", image, target=0.5), image.astype(np.float32)) for i in range(5)]
+    out = tmp_path / "out"
+    write_run(out, pairs, {"method": {"threshold": 0.05}})
+    (out / "cf" / "0.png").write_bytes(encode_png(image)[:-20])
+    (out / "cf" / "1.png").write_bytes(encode_png(image[:32, :32]))
+    (out / "input" / "2.png").unlink()
+    log = out / "results.jsonl"
+    log.write_text('{"id": 9}\n' + log.read_text())
+    save_tiny(tmp_path / "regressor", 0)
+    save_tiny(tmp_path / "oracle", 1, image_size=32)
+    found = evaluate(out, tmp_path / "regressor", tmp_path / "oracle")
+    assert found["n"] == found["metrics"]["l1"]["n"] == 2 and found["errors"] == 0
+    for sentence, part in zip(
+        found["left_out"],
+        (
+            "results.jsonl line 1 is broken",
+            "cf/0.png",
+            "cf/1.png is not of its input's size",
+            "input/2.png",
+            "images of 32x32",
+        ),
+        strict=True,
+    ):
+        assert part in sentence
+    assert "oracle_mae" not in found["metrics"]
+
+
 def test_images_from_outside_are_not_measured(tmp_path):
     image = np.zeros((4, 4, 3), np.uint8)
     pairs = [(Record(0, "a.jpg", image, target=0.5), image.astype(np.float32))]
