@@ -8,11 +8,12 @@ learn it from the same photographs, whose mark
 - is independent of the age: the clean one, and from another seed the oracle of both.
 
 The oracle is such a regressor, and not one of those that `diffcf fetch faces` brings, because it
-differs from the planted one in nothing but the plant and the seed. A regressor of other photographs
-may read other things in a face than one of these few, and a flag would not tell that from the plant.
+differs from the planted one in nothing but the plant and the seed. A regressor of other
+photographs may read other things in a face than one of these few, and a flag would not tell that
+from the plant.
 
-The Diff-AE is the shipped one, trained further on photographs of which a random half is marked. The
-photographs and age-v1 are those of `diffcf fetch faces`, in the folder faces.
+The Diff-AE is the shipped one, trained further on photographs of which a random half is marked.
+The photographs and age-v1 are those of `diffcf fetch faces`, in the folder faces.
 """
 
 from collections.abc import Sequence
