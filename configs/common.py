@@ -43,16 +43,24 @@ AGE_ORACLE = dict(
     **_AGE_UNIT,
 )
 # Of what `diffcf fetch faces` puts into the folder faces
-_FACES_REGRESSOR = dict(
-    checkpoint="",
-    model="faces/age-v1.onnx",
-    preprocess="range=255 mean=122.782,117.001,104.298 std=256",
-    output="expectation=0..80",
-    unit="years",
-    mean=35.2,  # and scale: of its predictions for faces/train
-    scale=11.3,
-    fetch="faces",  # what gets the model
-)
+# What can be explained of the faces, and towards which ages
+_FACES_REGRESSORS = {
+    "age_v1": dict(
+        model="faces/age-v1.onnx",
+        preprocess="range=255 mean=122.782,117.001,104.298 std=256",
+        output="expectation=0..80",
+        mean=35.2,  # and scale: of its predictions for faces/train
+        scale=11.3,
+    ),
+    "expert": dict(
+        model="faces/face_age_expert.keras",
+        preprocess="size=200x200 method=lanczos",
+        output="",
+        mean=37.4,
+        scale=13.3,
+    ),
+}
+_FACES_TARGETS = {"age_v1": "20,40,60,80", "expert": "20,40,60"}
 
 
 def regressor(checkpoint: str) -> dict[str, Any]:
@@ -90,16 +98,24 @@ def explaining(data: dict[str, Any], batch_size: str) -> ml_collections.ConfigDi
     return config
 
 
-def explaining_faces(options: "Options") -> ml_collections.ConfigDict:
+def explaining_faces(options: "Options", explained: str) -> ml_collections.ConfigDict:
     """Returns what the configs for the photographs of `diffcf fetch faces` have but the generator.
 
     Args:
         options: of the method.
+        explained: the regressor, "age_v1" or "expert", which needs Keras.
+
+    Raises:
+        ValueError: there is no such regressor.
     """
+    if explained not in _FACES_REGRESSORS:
+        raise ValueError(f"unknown regressor '{explained}': use {' or '.join(_FACES_REGRESSORS)}")
     config = explaining(data=dict(name="folder", path="faces/test"), batch_size="8")
-    config.targets = "20,40,60,80"
+    config.targets = _FACES_TARGETS[explained]
     config.method = method(options)
-    config.regressor = _FACES_REGRESSOR
+    config.regressor = dict(
+        checkpoint="", unit="years", fetch="faces", **_FACES_REGRESSORS[explained]
+    )
     config.oracle = regressor("faces/face_api")  # only for evaluation, and so are the oracles
     config.oracles = "faces/faceres"
     return config

@@ -2,7 +2,9 @@
 
 import ctypes
 import dataclasses
+import functools
 import logging
+import os
 import re
 import sys
 import textwrap
@@ -19,10 +21,28 @@ from diffcf_jax.errors import Preempted, UserError
 
 _FAILED = 2
 _RUN_AGAIN = 75  # EX_TEMPFAIL
+_NOBODY_READS = 141  # 128 + SIGPIPE, as shells have it
 _HELP = {"--help", "-help", "-h", "--helpfull", "-?"}
 
 # Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def end_with_reader(command: Callable[..., int]) -> Callable[..., int]:
+    """Has a command end without a word when what reads its output, such as `head`, has ended."""
+
+    @functools.wraps(command)
+    def run(*args: Any) -> int:
+        try:
+            status = command(*args)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # Python flushes the output once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _NOBODY_READS
+
+    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +50,8 @@ class Command:
     """A command line, which is a function from its words to an exit status.
 
     The status is 0 if all went well, 2 after `error: ...` on stderr (wrong flags, unknown config
-    keys, every `UserError`, files that fail), and 75 for a run that ended before its work was done:
-    the same command continues it.
+    keys, every `UserError`, files that fail), 75 for a run that ended before its work was done,
+    which the same command continues, and 141 where nothing reads its output any more.
 
     Attributes:
         program: what starts it, such as "python -m eval.speed"; for the commands of `diffcf`
@@ -52,6 +72,7 @@ class Command:
     config: str | None = None
     required: tuple[str, ...] = ()
 
+    @end_with_reader
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command; `argv` are its words, by default those of this process."""
         argv = list(sys.argv[1:] if argv is None else argv)
@@ -71,6 +92,8 @@ class Command:
                 raise
         except UserError as error:
             return _fail(error)
+        except BrokenPipeError:
+            raise
         except OSError as error:  # a full disk, a folder that vanished
             return _fail(f"{error}. What is saved stays: fix this and run the same command again.")
         except Preempted as error:

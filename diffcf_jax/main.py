@@ -48,6 +48,7 @@ _COMMANDS = {
 }
 
 
+@cli.end_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `diffcf`; returns its exit status."""
     name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["help"]

@@ -346,8 +346,9 @@ def _saver(
         saved = to_uint8(found.image, f"the counterfactual of {record.name}")
         others = read_both(readings, record.image, saved) if readings else {}
         writer.save(
-            record, job.target, found, finished.seconds, reason, unit.name, others, finished.answer
-        )
+            record, job.target, found, finished.seconds, reason, unit.name, others,
+            finished.answer, job.allowed,
+        )  # fmt: skip
 
     return save
 

@@ -183,6 +183,18 @@ def test_other_errors_keep_their_traceback():
         make(raising(RuntimeError("a bug")))([])
 
 
+@pytest.mark.parametrize("lines", [1, 10_000])  # written when it ends, and while it runs
+def test_nobody_reads_the_output(monkeypatch, capsys, lines):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        command = make(lambda args, rest: [print("a line of a table") for _ in range(lines)] and 0)
+        assert command([]) == 141
+        stream.flush()  # as Python does at its end
+    assert capsys.readouterr().err == ""
+
+
 def test_compiled_programs_are_kept(monkeypatch, tmp_path):
     before = jax.config.jax_compilation_cache_dir
     (tmp_path / "file").write_text("")

@@ -19,8 +19,8 @@ from diffcf_jax.units import unit_of
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-def load(name):
-    return importlib.import_module(f"diffcf_jax.configs.{name}").get_config()
+def load(name, *variant):
+    return importlib.import_module(f"diffcf_jax.configs.{name}").get_config(*variant)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
@@ -71,6 +71,17 @@ def test_faces_are_explained_by_what_is_fetched():
         assert config.method.threshold == 2 and unit_of({}, config.regressor).name == "years"
         text = [config.regressor.preprocess, config.regressor.output]
         assert str(parse_preprocess(text[0])) == text[0] and str(parse_output(text[1])) == text[1]
+
+
+def test_the_second_regressor_of_faces_is_read_as_the_first():
+    for method in ("acre", "diffae", "hybrid"):
+        first, second = load(f"faces_{method}"), load(f"faces_{method}", "expert")
+        assert first.keys() == second.keys() and first.regressor.keys() == second.regressor.keys()
+        assert second.regressor.model.removeprefix("faces/") in faces.FILES
+        text = second.regressor.preprocess
+        assert str(parse_preprocess(text)) == text
+    with pytest.raises(ValueError, match="unknown regressor 'b': use age_v1 or expert"):
+        load("faces_acre", "b")
 
 
 def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from diffcf_jax.run import run
 from diffcf_jax.units import Unit
 from diffcf_jax.workdir import locked
 from eval.metrics.batch import batches
-from eval.metrics.evaluate import measure
+from eval.metrics.measure import measure
 from eval.metrics.plan import Plan
 from eval.metrics.regressor import validity
 from tests import explaining, tiny
@@ -137,6 +137,7 @@ def test_ranges_and_masks_on_disk(tmp_path, config):
         mask = np.asarray(Image.open(tmp_path / "masks" / row["name"].replace("png", "bmp"))) > 127
         before, after = (np.asarray(Image.open(tmp_path / "out" / row[k])) for k in ("input", "cf"))
         np.testing.assert_array_equal(before[~mask], after[~mask])
+        np.testing.assert_array_equal(Image.open(tmp_path / "out" / row["mask"]), mask * 255)
         assert row["target"] == 0.4 or not row["success"] and row["reason"]
     assert (tmp_path / "out" / "cf" / "image0_target_-2..-1.png").is_file()
     assert any((row["cf"] != row["input"]) and row["pixel_change"] > 0 for row in rows)

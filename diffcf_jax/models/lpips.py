@@ -35,11 +35,13 @@ class LPIPS(nn.Module):
         self, x: Float[Array, "b h w 3"], y: Float[Array, "b h w 3"]
     ) -> Float[Array, " b"]:
         """Return the distance of each pair of images in [0, 1], of 32 or more pixels."""
-        z = (2 * jnp.concatenate([x, y]) - 1 - _MEAN) / _DEVIATION
+        # The images of a pair side by side, so that they are on one device
+        pairs = jnp.stack([x, y], axis=1).reshape(-1, *x.shape[1:])
+        z = (2 * pairs - 1 - _MEAN) / _DEVIATION
         total = jnp.zeros(len(x), z.dtype)
         for i, h in enumerate(_BACKBONES[self.backbone](z, self.width)):
             h = h / jnp.sqrt(jnp.sum(h**2, axis=-1, keepdims=True) + _EPSILON)
-            a, b = jnp.split(h, 2)
+            a, b = jnp.moveaxis(h.reshape(len(x), 2, *h.shape[1:]), 1, 0)
             difference = jnp.mean((a - b) ** 2, axis=(1, 2), keepdims=True)
             weigh = nn.Conv(1, (1, 1), use_bias=False, name=f"lin{i}")
             total += weigh(difference)[:, 0, 0, 0]

@@ -134,9 +134,10 @@ def make_cases(
     for row, item, change in zip(rows, items, changes, strict=True):
         if change:
             item["pictures"]["heatmap"] = album.add(colours(change.map, scale))
-        if path := row["square_mask"]:
+        key = "mask" if row["mask"] else "square_mask"  # what the user set, else the squares
+        if path := row[key]:
             if path not in masks:
-                masks[path] = album.add(_outline(folder, row, faults))
+                masks[path] = album.add(_outline(folder, row, key, faults))
             item["pictures"]["mask"] = masks[path]
     return Cases(items, changes, album.images, scale, list(dict.fromkeys(faults)))
 
@@ -160,9 +161,9 @@ def _item(
     }  # fmt: skip
 
 
-def _outline(folder: Path, row: Row, faults: list[str]) -> dict[str, Any] | None:
+def _outline(folder: Path, row: Row, key: str, faults: list[str]) -> dict[str, Any] | None:
     try:
-        mask = read_image(image_path(folder, row, "square_mask"))
+        mask = read_image(image_path(folder, row, key))
     except UserError as error:
         faults.append(str(error))
         return None

@@ -4,6 +4,7 @@ The SVG elements carry classes and no colours: the style sheet of the report col
 light and a dark page.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,26 +36,29 @@ def heatmap(image: np.ndarray, counterfactual: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.stack([red, 1 - np.abs(d), blue], axis=-1)).astype(np.uint8)
 
 
-def overview_svg(
-    results: Sequence[Mapping[str, Any]],
-    threshold: float | None = None,
-    unit: str | None = None,
-    numbers: Mapping[int, int] | None = None,
-) -> str:
-    """Prediction against target, before (hollow) and after (filled), one pair per result.
+@dataclasses.dataclass(frozen=True)
+class Achieved:
+    """What was achieved against what was asked for, as points of a plot.
 
-    The target of a range is that of its values which is nearest to the prediction after; min and
-    max are left out. Where all have the same target, the prediction after stands against that
-    before instead.
+    Attributes:
+        level: the target, where all results have the same one; x is then the prediction before.
+            None: x is the target.
+        before: (x, prediction before, result); of several targets only.
+        after: (x, prediction after, result).
+    """
+
+    level: float | None
+    before: Sequence[tuple[float, float, Mapping[str, Any]]]
+    after: Sequence[tuple[float, float, Mapping[str, Any]]]
+
+
+def achieved(results: Sequence[Mapping[str, Any]]) -> Achieved:
+    """Place results, the last of them first; those without a number, min and max are left out.
+
+    The target of a range is that of its values which is nearest to the prediction after.
 
     Args:
-        results: lines of results.jsonl without errors; the first are drawn last, on top.
-        threshold: half height of the band around the target that counts as success.
-        unit: of the values, named beside the axes.
-        numbers: id(result) -> what its points get as `data-case`.
-
-    Returns:
-        An <svg> element; empty text when there is nothing to draw.
+        results: lines of results.jsonl without errors.
     """
     placed = [
         (nearest(r["target"] if r["y_final"] is None else r["y_final"], r["target"]), r)
@@ -67,11 +71,33 @@ def overview_svg(
         placed = [(r["y_initial"], r) for _, r in placed if r["y_initial"] is not None]
     before = [(x, r["y_initial"], r) for x, r in placed if r["y_initial"] is not None]
     after = [(x, r["y_final"], r) for x, r in placed if r["y_final"] is not None]
+    return Achieved(level, before if level is None else [], after)
+
+
+def overview_svg(
+    results: Sequence[Mapping[str, Any]],
+    threshold: float | None = None,
+    unit: str | None = None,
+    numbers: Mapping[int, int] | None = None,
+) -> str:
+    """Draw `achieved`: prediction against target, before (hollow) and after (filled).
+
+    Args:
+        results: lines of results.jsonl without errors; the first are drawn last, on top.
+        threshold: half height of the band around the target that counts as success.
+        unit: of the values, named beside the axes.
+        numbers: id(result) -> what its points get as `data-case`.
+
+    Returns:
+        An <svg> element; empty text when there is nothing to draw.
+    """
+    found = achieved(results)
+    level, before, after = found.level, found.before, found.after
     if not after:
         return ""
     band = threshold or 0.0
     if level is None:
-        low, high = bottom_y, top_y = _padded(v for x, y, _ in before + after for v in (x, y))
+        low, high = bottom_y, top_y = _padded(v for x, y, _ in [*before, *after] for v in (x, y))
     else:
         low, high = _padded(x for x, *_ in after)
         bottom_y, top_y = _padded([level - band, level + band, *(y for _, y, _ in after)])
@@ -102,7 +128,7 @@ def overview_svg(
         y_ticks=[(py(tick), f"{tick:g}") for tick in ticks(bottom_y, top_y)],
         outline=_points((px(x), py(y)) for x, y in corners),
         diagonal=(px(low), py(ideal[0]), px(high), py(ideal[1])),
-        before=[] if level is not None else points(before), after=points(after),
+        before=points(before), after=points(after),
         unit=unit, one_target=level is not None,
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The answer at the top of the report: one sentence, what failed, and what to mind."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ from diffcf_jax.results.summary import Interval
 from diffcf_jax.target import Range, ends, inside
 
 Row = Mapping[str, Any]  # as in results.jsonl, without an error
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.]*\w)")
 
 
 def answer(
@@ -50,14 +53,35 @@ def answer(
 
 
 def failures(rows: Sequence[Row], reasons: Mapping[str, int], errors: int) -> str:
-    """How many do not, and why, the most frequent reason first."""
+    """How many do not, and why, the most frequent reason first.
+
+    Reasons that differ in their numbers only are one, with the smallest and the largest of each.
+    """
     texts = []
     if failed := sum(1 for row in rows if ends(row["target"]) and not row["success"]):
-        why = "; ".join(f"{n:,} × {reason.rstrip('.')}" for reason, n in reasons.items())
+        why = "; ".join(f"{n:,} × {reason.rstrip('.')}" for reason, n in _alike(reasons).items())
         texts.append(f"{failed:,} {'does' if failed == 1 else 'do'} not: {why}.")
     if errors:
         texts.append(f"{errors:,} input{'' if errors == 1 else 's'} could not be explained.")
     return " ".join(texts)
+
+
+def _alike(reasons: Mapping[str, int]) -> dict[str, int]:
+    groups: dict[str, list[str]] = {}
+    for reason in reasons:
+        groups.setdefault(_NUMBER.sub("#", reason), []).append(reason)
+    found = {}
+    for group in groups.values():
+        columns = iter(zip(*map(_NUMBER.findall, group), strict=True))
+        text = _NUMBER.sub(lambda _, columns=columns: _between(next(columns)), group[0])
+        found[text] = sum(reasons[reason] for reason in group)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _between(numbers: Sequence[str]) -> str:
+    """The smallest and the largest, as they were written."""
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if float(low) == float(high) else f"{low} to {high}"
 
 
 def notes(rows: Sequence[Row], faults: Sequence[str], labels: Range | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures for papers: all counterfactuals of an image on one sheet, and collages of many images."""
+"""Figures: all counterfactuals of an image, collages of many images, achieved against target."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffcf_jax.errors import UserError
+from diffcf_jax.report.figures import achieved
 from diffcf_jax.results.log import order_of
 from diffcf_jax.target import EXTREMES
 
@@ -17,6 +18,7 @@ Row = Mapping[str, Any]  # as in results.jsonl, without an error
 Load = Callable[[Row, str], np.ndarray]
 
 _INCH = 1.35  # of one image
+_BEFORE, _AFTER, _FAILED, _BAND = "#8a8f98", "#2458a6", "#c0392b", "#dfe9f7"
 
 
 def sheet(rows: Sequence[Row], load: Load, unit: str | None = None) -> "Figure":
@@ -83,6 +85,48 @@ def collage(rows: Sequence[Row], load: Load, unit: str | None = None) -> "Figure
         places[3].set_title("change, -1 to 1")
         for place in places:
             _plain(place)
+    return figure
+
+
+def plot_achieved(
+    results: Sequence[Row], threshold: float, unit: str | None = None
+) -> "Figure | None":
+    """Draw `achieved` with the band of success, as the report does.
+
+    Args:
+        results: lines of results.jsonl without errors; the first are drawn last, on top.
+        threshold: half height of the band.
+        unit: of the predictions.
+
+    Returns:
+        None when there is nothing to draw.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    found = achieved(results)
+    if not found.after:
+        return None
+    figure = _figure(4, 2)
+    place = figure.subplots()
+    line = [min(x for x, *_ in found.after), max(x for x, *_ in found.after)]
+    ideal = np.array(line if found.level is None else [found.level] * 2)
+    place.fill_between(line, ideal - threshold, ideal + threshold, color=_BAND, linewidth=0)
+    place.plot(line, ideal, color=_BEFORE, linewidth=0.8)
+    reached = [(x, y) for x, y, row in found.after if row["success"]]
+    failed = [(x, y) for x, y, row in found.after if not row["success"]]
+    before = [(x, y) for x, y, _ in found.before]
+    for points, label, style in (
+        (before, "before", {"facecolors": "none", "edgecolors": _BEFORE, "s": 12}),
+        (reached, "after", {"color": _AFTER, "s": 12}),
+        (failed, "after, missed", {"color": _FAILED, "s": 18}),
+    ):
+        if points:
+            place.scatter(*zip(*points, strict=True), label=label, **style)
+    of_unit = f" ({unit})" if unit else ""
+    place.set_xlabel(("target" if found.level is None else "prediction before") + of_unit)
+    place.set_ylabel(("prediction" if found.level is None else "prediction after") + of_unit)
+    place.legend(fontsize=7)
     return figure
 
 

@@ -18,7 +18,7 @@ from diffcf_jax.shipped import command
 from diffcf_jax.target import Target, ends, plain
 
 RESULTS = "results.jsonl"
-IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask")  # keys that name a file
+IMAGES = ("input", "reconstruction", "cf", "heatmap", "square_mask", "mask")  # name a file
 
 Key = tuple[str, float | str | None, int]  # see `result_key`
 
@@ -81,7 +81,7 @@ _RESULT_KEYS = {
 _OPTIONAL_KEYS = {"readings": _are_readings, "codes": _is_text, "latent_change": _is_number}
 _MAY_BE_NULL = {
     *("y_true", "y_initial", "y_reconstruction", "y_final", "reason", "pixel_change", "seconds"),
-    "square_mask",
+    *("square_mask", "mask"),
 }
 
 
@@ -208,6 +208,8 @@ def _parse_line(line: bytes) -> dict[str, Any]:
     row = parse_json(line.decode())
     is_error = "error" in row
     row.setdefault("answer", 1)  # what was written before there could be several
+    if not is_error:
+        row.setdefault("mask", None)  # and before masks were kept
     for key, is_valid in _OPTIONAL_KEYS.items():
         if not is_error and key in row and not is_valid(row[key]):
             raise ValueError(f'"{key}" has the value {short(row[key])}')

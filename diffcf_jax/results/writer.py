@@ -7,7 +7,8 @@
     OUT/heatmap/NAME.png              counterfactual - input (`figures.heatmap`)
     OUT/codes/NAME.npy                [2, D] float32, semantic codes of input and counterfactual
     OUT/cf/NAME_answer_2.png          a further answer, if there are several; so in other folders
-    OUT/square_mask/NAME.png          white inside the inner square; squares data set only
+    OUT/masks/NAME.png                white inside the inner square; squares data set only
+    OUT/allowed/NAME.png              white where the image was allowed to change; with masks only
 
 A line is written after its images are safely on disk, so whatever results.jsonl names exists,
 also after a crash.
@@ -55,6 +56,8 @@ from diffcf_jax.target import Target, plain
 if TYPE_CHECKING:
     from diffcf_jax.counterfactual.types import Counterfactual
 
+# Key of a line -> the folder of its images, where that has another name: the paper's scripts'
+_FOLDERS = {"square_mask": "masks", "mask": "allowed"}
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -72,7 +75,7 @@ class ResultWriter:
             inputs that differ only in their suffix keep it (`a.jpg` -> `a.jpg.png`). A name that
             the file system has no room for is shortened.
         several_targets: whether an image can have more than one target; the target then becomes
-            part of the file names (`a_target_0.2.png`), but for input/ and square_mask/.
+            part of the file names (`a_target_0.2.png`), but for input/, masks/ and allowed/.
         process: which one this is; each has a log of its own.
 
     Raises:
@@ -123,6 +126,7 @@ class ResultWriter:
         unit: str | None = None,
         readings: Mapping[str, Mapping[str, float]] | None = None,
         answer: int = 1,
+        allowed: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Writes the images of a finished input, then its line, and returns that line.
 
@@ -136,6 +140,7 @@ class ResultWriter:
             readings: name -> what an oracle or another output says, `before` and `after`.
             answer: which one for this target, from 1; the number of further ones becomes part of
                 the file names (`a_answer_2.png`).
+            allowed: bool [H, W], where the image was allowed to change; None: everywhere.
 
         Raises:
             UserError: an image holds a value that is not finite, or a file cannot be written.
@@ -151,6 +156,8 @@ class ResultWriter:
         }
         if record.mask is not None:
             images["square_mask"] = record.mask.astype(np.uint8) * 255
+        if allowed is not None:
+            images["mask"] = allowed.astype(np.uint8) * 255
         self.check()
         key = _, target, _ = result_key(record.name, target, answer)
         whole = self._stems[record.name]
@@ -160,11 +167,11 @@ class ResultWriter:
         own = whole if plain else f"{whole}_target_{target}"
         own_stem = _fitting(self.workdir, own if answer == 1 else f"{own}_answer_{answer}")
         paths = {}
-        for folder, image in images.items():
-            shared = folder in ("input", "square_mask")
-            paths[folder] = f"{folder}/{stem if shared else own_stem}.png"
+        for what, image in images.items():
+            shared = what in ("input", "square_mask", "mask")
+            paths[what] = f"{_FOLDERS.get(what, what)}/{stem if shared else own_stem}.png"
             # Threads that save one input's several targets meet at what is shared.
-            write_file(inside(self.workdir, paths[folder]), encode_png(image), owner=own_stem)
+            write_file(inside(self.workdir, paths[what]), encode_png(image), owner=own_stem)
         codes = counterfactual.codes
         if codes is not None:
             paths["codes"] = f"codes/{own_stem}.npy"
@@ -190,6 +197,7 @@ class ResultWriter:
             "cf": paths["cf"],
             "heatmap": paths["heatmap"],
             "square_mask": paths.get("square_mask"),
+            "mask": paths.get("mask"),
             "curve": _trim_curve(counterfactual.curve),
         }
         if codes is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffcf_jax import parallel
 from diffcf_jax.checkpoint.network import Network
 from diffcf_jax.counterfactual.diffae_re import DiffAERE
 from diffcf_jax.counterfactual.types import quantize
@@ -13,7 +14,7 @@ from diffcf_jax.regressors.readings import Reader
 
 from ..metrics.batch import in_batches
 
-BATCH = 16  # images at a time, whatever is computed: results do not depend on it
+BATCH = 16  # images at a time and device, whatever is computed: results do not depend on it
 
 
 class Latent:
@@ -27,7 +28,8 @@ class Latent:
 
     def __init__(self, network: Network, regressor: Reader, options: DiffAERE):
         method = options.bind(network, regressor.apply)
-        v = network.variables, regressor.variables
+        mesh = parallel.data_mesh(jax.local_devices())
+        v = parallel.replicate((network.variables, regressor.variables), mesh)
 
         def model(variables: Any, z: jax.Array) -> sampler.Model:
             return sampler.bind(method.predict, variables, z)
@@ -35,19 +37,22 @@ class Latent:
         def render(variables: Any, z: jax.Array, x_T: jax.Array, remat: bool) -> jax.Array:
             return sampler.decode(method.decoding, model(variables, z), x_T, remat) / 2 + 0.5
 
+        def draw(v: Any, z: jax.Array, x_T: jax.Array) -> jax.Array:
+            return quantize(render(v[0], z, x_T, False))
+
         def predict(z: jax.Array, x_T: jax.Array, v: Any) -> jax.Array:
             return regressor.apply(v[1], render(v[0], z, x_T, True)).sum()
 
-        encode = jax.jit(lambda v, x: method.encode(v[0], 2 * x - 1))
-        invert = jax.jit(
-            lambda v, x, z: sampler.invert(method.inversion, model(v[0], z), 2 * x - 1)
-        )
-        draw = jax.jit(lambda v, z, x_T: quantize(render(v[0], z, x_T, False)))
-        gradient = jax.jit(lambda v, z, x_T: jax.grad(predict)(z, x_T, v))
-        self._encode = in_batches(lambda x: encode(v, x), BATCH)
-        self._invert = in_batches(lambda x, z: invert(v, x, z), BATCH)
-        self._render = in_batches(lambda z, x_T: draw(v, z, x_T), BATCH)
-        self._gradient = in_batches(lambda z, x_T: gradient(v, z, x_T), BATCH)
+        def invert(v: Any, x: jax.Array, z: jax.Array) -> jax.Array:
+            return sampler.invert(method.inversion, model(v[0], z), 2 * x - 1)
+
+        def gradient(v: Any, z: jax.Array, x_T: jax.Array) -> jax.Array:
+            return jax.grad(predict)(z, x_T, v)
+
+        self._encode = in_batches(lambda v, x: method.encode(v[0], 2 * x - 1), v, BATCH)
+        self._invert = in_batches(invert, v, BATCH)
+        self._render = in_batches(draw, v, BATCH)
+        self._gradient = in_batches(gradient, v, BATCH)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """z_sem [B, D] of images [B, H, W, 3] in [0, 1]."""

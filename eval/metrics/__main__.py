@@ -31,7 +31,7 @@ from diffcf_jax.results.summary import read_summary
 
 from .evaluate import RESULTS_CSV, SUITES, evaluate, format_table
 from .nearest import in_words
-from .trackers import check_trackers, log_to
+from .trackers import check_trackers, log_to, pictures_of
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -54,7 +54,7 @@ def _define(values: flags.FlagValues) -> None:
         0, flag_values=values,
     )  # fmt: skip
     flags.DEFINE_list(
-        "log_to", [], "tensorboard, wandb, mlflow: where the figures go besides.",
+        "log_to", [], "tensorboard, wandb, mlflow: where numbers and pictures go too.",
         flag_values=values,
     )  # fmt: skip
 
@@ -72,12 +72,17 @@ def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     for needs, names in missing.items():
         print(f"not computed: {', '.join(names)}; --weights needs {needs}")
     print(f"{summary['n']} counterfactuals, {summary['errors']} failed inputs")
+    for sentence in summary["left_out"]:
+        print(f"left out: {sentence}")
     print(
         "the regressor's predictions for the saved images differ from results.jsonl by at most "
         f"{summary['largest_change_of_prediction'] or 0.0:.1e} {summary['unit'] or ''}".rstrip()
     )
+    if args.log_to:
+        pictures = pictures_of(args.results, summary["threshold"], summary["unit"])
+        config = read_summary(args.results)["config"]
     for tracker in args.log_to:
-        log_to(tracker, args.results, summary, read_summary(args.results)["config"])
+        log_to(tracker, args.results, summary, config, pictures)
     means = {name: interval["mean"] for name, interval in summary["metrics"].items()}
     for sentence in in_words(means, summary["originals"]):
         print(sentence)

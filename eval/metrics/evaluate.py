@@ -1,44 +1,37 @@
 """Measures a finished run and writes the figures beside it."""
 
-import collections
 import csv
-import dataclasses
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from diffcf_jax.errors import UserError
 from diffcf_jax.files import read_image, write_file
 from diffcf_jax.jsonfile import strict_json
 from diffcf_jax.regressors.readings import Oracles, oracle_sections, spec_of
-from diffcf_jax.results.answers import pairwise_distances, together
 from diffcf_jax.results.log import image_path, read_results
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
 from diffcf_jax.results.summary import metrics_csv, read_summary, with_unit
-from diffcf_jax.target import inside
 from diffcf_jax.units import label_range
 
+from .attack import attacked
 from .axioms import measure_axioms
-from .batch import Batch, Features, batches
-from .faces import correlation_difference
+from .batch import Kept, batches, measurable, read_rgb, remembering
+from .measure import Measured, measure
 from .metric import METRICS, definition
-from .nearest import load_training_images, too_near
+from .nearest import load_training_images
 from .originals import results_of_the_originals
-from .plan import Plan, make_plan
-from .published import published
-from .realism import set_metrics
+from .plan import make_plan
+from .published import paper_scale, published
 from .regressor import READING, load_judge
-from .sweep import measure_sweeps
+from .sweep import Images, diversity, measure_sweeps
 
 SUITES = ("paper", "full")
 RESULTS_CSV = "metrics_of_results.csv"
-# What `cd` compares, beside the networks
-_Y, _ATTRIBUTES = "of regressor", "of attributes"
 
 
 def evaluate(
@@ -64,7 +57,7 @@ def evaluate(
         weights: a folder of network directories named as in `Metric.needs`; what it lacks is
             listed in `not_computed`.
         suite: "paper", or "full": also how the regressor reacts to small changes of x', distances
-            of sets, and all metrics of a control, see `Judge.attack`.
+            of sets, and all metrics of a control, see `attack`.
         axioms: the number of images to explain again, see `measure_axioms`; 0: none.
         train: a folder with the images that the generator was trained on, for the distances to the
             nearest of them.
@@ -72,21 +65,25 @@ def evaluate(
     Returns:
         `metrics` (name -> `bootstrap_mean`; figures of the whole set have no interval), `control`
         (the same of a plain attack on the pixels with as many gradients; "full" only), `n`,
-        `originals` (how many different ones), `errors`, `unit`, `threshold`, the checkpoints,
-        `definitions` (name -> what it is), `published` (name -> the paper's value in our unit, for
-        its data and methods),
+        `originals` (how many different ones), `errors`, `left_out` (a sentence about each result
+        and oracle that could not be measured), `unit`, `threshold`, the checkpoints, `definitions`
+        (name -> what it is), `published` (name -> the paper's value in our unit, for its data and
+        methods),
         `not_computed` (name -> what it needs), and `largest_change_of_prediction`:
         max |regressor(x') - y_final in results.jsonl|.
 
     Raises:
-        UserError: a file is missing or broken, or the folder holds no result.
+        UserError: a network is missing or broken, or the folder holds no result to measure.
     """
     folder = Path(results)
-    rows = read_results(folder)
+    rows, left_out = _read_rows(folder)
     config = read_summary(folder)["config"]
-    explained = [row for row in rows if "error" not in row]
+    counterfactuals = [row for row in rows if "error" not in row]
+    explained, unreadable = measurable(folder, counterfactuals)
+    left_out += unreadable
     if not explained:
-        raise UserError(f"{folder} holds no counterfactual: there is nothing to measure")
+        why = left_out[0] if left_out else "there is nothing to measure"
+        raise UserError(f"{folder} holds no counterfactual that can be measured: {why}")
     threshold = config["method"]["threshold"]
     regressor = regressor or spec_of(_section(config, "regressor"))
     if not regressor:
@@ -95,14 +92,25 @@ def evaluate(
     sections = {"oracle": {**_section(config, "oracle"), "model": oracle}} if oracle else {}
     sections |= oracle_sections(config.get("oracles") or "" if oracles is None else oracles)
     predict = load_judge(regressor, config.get("regressor"))
-    judges = {name: load_judge(spec_of(section), section) for name, section in sections.items()}
+    judges = {}
+    for name, section in sections.items():
+        judge = load_judge(spec_of(section), section)
+        try:
+            judge.reader.check_size(read_rgb(image_path(folder, explained[0], "cf"))[None])
+            judges[name] = remembering(judge)
+        except UserError as error:
+            left_out.append(f"{name}: {error}")
     unit = config.get("regressor", {}).get("unit")
     masks = all(row["square_mask"] is not None for row in explained)
     training = None
     if train is not None:
         size = read_image(image_path(folder, explained[0], "input")).shape[0]
         training = load_training_images(Path(train), size)
-    plan = make_plan(predict, judges, threshold, masks, weights, suite == "full", training)
+    labels = label_range({}, _section(config, "regressor"))
+    restricted = all(row["mask"] is not None for row in explained)
+    plan = make_plan(
+        predict, judges, threshold, masks, restricted, weights, suite == "full", training, labels
+    )
     names = [row["name"] for row in explained]
     in_unit = {name for name, metric in METRICS.items() if metric.in_unit}
     in_unit |= {f"{name}_{what}" for name in judges for what in ("mae", "error")}
@@ -120,16 +128,13 @@ def evaluate(
 
     measured = measure(batches(folder, explained, masks), predict, plan)
     y, values = measured.y, measured.values
-    iterations = np.array([row["iterations"] for row in explained])
-    values["iterations"] = iterations
     if all("latent_change" in row for row in explained):
         values["latent_distance"] = np.array([row["latent_change"] for row in explained])
-    if labels := label_range({}, _section(config, "regressor")):
-        values["support"] = np.array([inside(row["target"], labels) for row in explained])
     summary = {
         "n": len(explained),
         "originals": len(set(names)),
-        "errors": len(rows) - len(explained),
+        "errors": len(rows) - len(counterfactuals),
+        "left_out": left_out,
         "unit": unit,
         "threshold": threshold,
         "regressor": str(regressor),
@@ -139,25 +144,24 @@ def evaluate(
         "metrics": figures(values, measured.sets),
         "not_computed": dict(plan.missing),
     }
-    readings = {"": y} | {name: values[f"{name}{READING}"] for name in judges}
-    summary["metrics"] |= measure_sweeps(folder, explained, readings)
-    if several := together(explained):
-        apart = [diversity(folder, group) for group in several]
-        names_of_groups = [group[0]["name"] for group in several]
-        summary["metrics"]["diversity"] = bootstrap_mean(apart, names_of_groups)
+
+    def relations(found: Measured, image_of: Images) -> dict[str, Interval]:
+        readings = {"": found.y} | {name: found.values[f"{name}{READING}"] for name in judges}
+        return measure_sweeps(explained, readings, image_of) | diversity(explained, image_of)
+
+    summary["metrics"] |= relations(
+        measured, lambda i: read_image(image_path(folder, explained[i], "cf"))
+    )
     if axioms:
         found = measure_axioms(folder, explained, config, axioms)
         summary["metrics"] |= with_unit(found, list(in_unit), unit)
     if suite == "full":
-        steps = max(1, int(iterations.max()))
-        attacked = (
-            dataclasses.replace(
-                batch, images=predict.attack(batch.inputs, batch.targets, threshold, steps)
-            )
-            for batch in batches(folder, explained, masks)
-        )
-        control = measure(attacked, predict, plan, measured.inputs)
-        summary["control"] = figures(control.values, control.sets)
+        steps = max(1, *(row["iterations"] for row in explained))
+        parts = attacked(batches(folder, explained, masks), predict, threshold, steps)
+        with Kept() as kept:
+            control = measure(kept.passing(parts), predict, plan)
+            summary["control"] = figures(control.values, control.sets)
+            summary["control"] |= relations(control, kept.image)
     summary["definitions"] = {
         name: {"about": metric.about, "better": metric.better, "reference": metric.reference}
         for name in summary["metrics"]
@@ -167,78 +171,11 @@ def evaluate(
     write_file(folder / "metrics.json", (strict_json(summary, indent=2) + "\n").encode())
     write_file(folder / "metrics.csv", metrics_csv(summary["metrics"]).encode())
     write_file(folder / RESULTS_CSV, _results_csv(explained, values).encode())
-    theirs = results_of_the_originals(explained, values)
+    scale = paper_scale(config)
+    theirs = results_of_the_originals(explained, values, threshold, scale)
     for name, text in zip(("cf_results.json", "results_summary.csv"), theirs, strict=True):
         write_file(folder / name, text.encode())
     return summary
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What was measured of N results.
-
-    Attributes:
-        y: the regressor's predictions [N].
-        values: metric -> one value per result [N].
-        sets: metric -> value of the whole set.
-        inputs: network -> features of the originals [N, D].
-    """
-
-    y: np.ndarray
-    values: dict[str, np.ndarray]
-    sets: dict[str, float]
-    inputs: dict[str, np.ndarray]
-
-
-def measure(
-    parts: Iterable[Batch],
-    predict: Features,
-    plan: Plan,
-    inputs: Mapping[str, np.ndarray] | None = None,
-) -> Measured:
-    """Measures all batches.
-
-    Args:
-        parts: the batches.
-        predict: the explained regressor.
-        plan: what to measure.
-        inputs: of other counterfactuals of the same originals; None: not known.
-    """
-    values: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    before: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    after: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    looks = dict(plan.features)
-    if plan.attributes is not None:
-        looks |= {_Y: predict, _ATTRIBUTES: plan.attributes}
-    targets: list[float | str] = []
-    predictions = []
-    for batch in parts:
-        y = predict(batch.images)
-        predictions.append(y)
-        targets += batch.targets
-        for group in plan.measures:
-            for name, found in group(batch, y).items():
-                values[name].append(found)
-        for name, look in looks.items():
-            after[name].append(look(batch.images))
-            if inputs is None:
-                before[name].append(look(batch.inputs))
-    y = np.concatenate(predictions)
-    measured, made, known = (_joined(found) for found in (values, after, before))
-    known = dict(inputs or known)
-    sets = too_near(measured) | (_line(y, targets) if plan.full else {})
-    for name in plan.features:
-        succeeded = measured["success_rate"] == 1
-        sets |= set_metrics(name, known[name], made[name], succeeded, plan.full)
-    if plan.attributes is not None:
-        sets["cd"] = correlation_difference(
-            known[_Y], made[_Y], known[_ATTRIBUTES], made[_ATTRIBUTES]
-        )
-    return Measured(y, measured, sets, known)
-
-
-def _joined(parts: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def format_table(
@@ -262,20 +199,12 @@ def format_table(
     return "\n".join(lines)
 
 
-def _line(y: np.ndarray, targets: Sequence[float | str]) -> dict[str, float]:
-    """Slope, intercept and R^2 of the predictions over those targets that are numbers."""
-    points = [(t, p) for t, p in zip(targets, y, strict=True) if not isinstance(t, str)]
-    nan = float("nan")
-    if len({t for t, _ in points}) < 2:
-        return {"slope": nan, "intercept": nan, "r2": nan}
-    fit = stats.linregress(*np.asarray(points, np.float64).T)
-    return {"slope": fit.slope, "intercept": fit.intercept, "r2": fit.rvalue**2}
-
-
-def diversity(folder: Path, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Mean |x'_i - x'_j| over pixels, channels and all pairs of answers."""
-    images = [read_image(image_path(folder, row, "cf")) for row in rows]
-    return float(np.mean(list(pairwise_distances(images).values())))
+def _read_rows(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of results.jsonl, and a sentence if some are broken, which are left out."""
+    try:
+        return read_results(folder), []
+    except UserError as error:
+        return read_results(folder, skip_broken=True), [str(error)]  # raises if there is no file
 
 
 def _largest_change(rows: Sequence[Mapping[str, Any]], y: np.ndarray) -> float | None:

@@ -182,6 +182,10 @@ METRICS = {
         "the same without the x' that miss the target", "lower", "Jeanneret et al., 2023",
         needs=_INCEPTION, full=True,
     ),
+    "fid_region": Metric(
+        "fid of the boxes around the masks, where masks kept the rest", "lower", _HEUSEL,
+        needs=_INCEPTION, full=True,
+    ),
     "sfid": Metric(
         "fid between halves without a common pair", "lower", "Jeanneret et al., 2023",
         needs=_INCEPTION, full=True,
@@ -198,6 +202,9 @@ METRICS = {
 # Of each feature network NAME: fd_NAME and so on; for fd, sfd and kd, Inception has names above.
 SETS = {
     "fd": Metric("Fréchet distance of the sets of x and x'", "lower", _HEUSEL),
+    "fd_region": Metric(
+        "the same of the boxes around the masks, where masks kept the rest", "lower", _HEUSEL
+    ),
     "sfd": Metric(
         "the same between halves without a common pair", "lower", "Jeanneret et al., 2023"
     ),
@@ -217,4 +224,4 @@ def definition(name: str) -> Metric | None:
     for key in of_oracle:
         if name.endswith(key.removeprefix("oracle")):
             return METRICS[key]
-    return SETS.get(name.split("_")[0])
+    return next((SETS[key] for key in reversed(SETS) if name.startswith(f"{key}_")), None)

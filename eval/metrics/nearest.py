@@ -13,7 +13,7 @@ import numpy as np
 from diffcf_jax.data.folder import list_images
 from diffcf_jax.data.image import load_image
 
-from .batch import BATCH_SIZE, Features, Measure
+from .batch import BATCH_SIZE, Features, Measure, remembering
 from .distances import squared_distances
 
 _PART = BATCH_SIZE  # training images at a time, which bounds the memory
@@ -65,6 +65,7 @@ def nearest_to_dlib(training: np.ndarray, features: Features) -> Measure:
 
 
 def _measure(name: str, vectors: Features, parts: Callable[[], Iterable[np.ndarray]]) -> Measure:
+    @remembering
     def least(images: np.ndarray) -> np.ndarray:
         x = vectors(images)
         squared = np.min([squared_distances(x, part).min(axis=1) for part in parts()], axis=0)

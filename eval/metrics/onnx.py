@@ -14,7 +14,7 @@ from diffcf_jax.regressors.regressor import completed
 from .batch import Features, in_batches
 
 
-def load_onnx_features(folder: Path, images: int) -> Features | None:
+def load_onnx_features(folder: Path) -> Features | None:
     """Loads the ONNX file in a folder, whose first output is one vector per image.
 
     How images are prepared is what the file says (`diffcf.preprocess` in its metadata) or
@@ -22,7 +22,6 @@ def load_onnx_features(folder: Path, images: int) -> Features | None:
 
     Args:
         folder: with at most one file that ends in .onnx.
-        images: how many are computed at a time.
 
     Returns:
         None where there is no such file.
@@ -42,7 +41,6 @@ def load_onnx_features(folder: Path, images: int) -> Features | None:
     text = model.hints.get("preprocess")
     prepare = completed(model, parse_preprocess(text) if text else found_beside(path))
 
-    @jax.jit
     def apply(variables: dict, x: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             z = model.apply(variables, prepare(x))
@@ -53,4 +51,4 @@ def load_onnx_features(folder: Path, images: int) -> Features | None:
             )
         return z.reshape(z.shape[0], -1).astype(jnp.float32)
 
-    return in_batches(lambda x: apply(model.variables, x), images)
+    return in_batches(apply, model.variables)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .batch import Features, Measure
+from diffcf_jax.target import Range
+
+from .batch import Features, Measure, remembering
 from .faces import attributes, identity, identity_dlib
 from .images import distances
 from .metric import METRICS, OF_FACES
 from .nearest import nearest_in_pixels, nearest_to_dlib
 from .perceptual import lpips, s3
 from .realism import INCEPTION
-from .regressor import Judge, oracle, reactions, validity
+from .regressor import Judge, oracle, reactions, searched, validity
 from .squares import squares
 from .weights import load_networks
 
@@ -43,26 +45,39 @@ def make_plan(
     oracles: Mapping[str, Judge],
     threshold: float,
     masks: bool,
+    restricted: bool = False,
     weights: str | Path | None = None,
     full: bool = False,
     training: np.ndarray | None = None,
+    labels: Range | None = None,
 ) -> Plan:
     """Decides what can be measured with the networks and the training images at hand.
+
+    Args:
+        predict: the explained regressor.
+        oracles: by name.
+        threshold: in the label's unit.
+        masks: whether the images are squares.
+        restricted: whether all images have a mask outside of which nothing could change.
+        weights: the folder of further networks.
+        full: whether everything is measured.
+        training: the generator's training images, uint8 [N, H, W, 3].
+        labels: the range of the regressor's training labels.
 
     Raises:
         UserError: a network in `weights` is broken or of another kind.
     """
     networks = load_networks(weights)
     measures: list[Measure] = [squares] if masks else []
-    measures.append(validity(threshold))
+    measures += [validity(threshold), searched(labels)]
     measures += [oracle(name, judge, threshold) for name, judge in oracles.items()]
-    measures.append(distances)
+    measures.append(distances())
     measures += [
         lpips(name, distance)
         for name, distance in networks.distances.items()
         if full or not METRICS[name].full
     ]
-    features = networks.features
+    features = {name: remembering(look) for name, look in networks.features.items()}
     if "identity" in features:
         measures.append(identity(features["identity"]))
     if "identity_dlib" in features:
@@ -80,6 +95,7 @@ def make_plan(
         and metric.network not in networks
         and (full or not metric.full)
         and not (masks and metric.network in OF_FACES)
+        and (restricted or name != "fid_region")
     }
     if not full:
         sets = {name: features[name] for name in (INCEPTION,) if name in features}

@@ -21,17 +21,29 @@ PUBLISHED: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     },
 }  # fmt: skip
 
+_AGES = 0.01  # the paper's networks and files have ages / 100
+
 # What a value of ours is multiplied by to be in the paper's unit.
 SCALE: Mapping[str, Mapping[str, float]] = {
     "squares": {},
-    "celeba-hq": {"fva": 100.0, "oracle_mae": 0.01},  # in percent; of ages / 100
+    "celeba-hq": {"fva": 100.0, "oracle_mae": _AGES},  # in percent; of ages / 100
 }
 
 
 def published(config: Mapping[str, Any]) -> dict[str, float]:
     """Return the paper's numbers for a run on the paper's data with its method, in our units."""
-    section = {key: config.get(key) for key in ("data", "method")}
-    data, method = (x.get("name") if isinstance(x, Mapping) else None for x in section.values())
+    data, method = _names(config)
     scale = SCALE.get(data, {})
     found = PUBLISHED.get(data, {}).get(method, {})
     return {name: value / scale.get(name, 1.0) for name, value in found.items()}
+
+
+def paper_scale(config: Mapping[str, Any]) -> float:
+    """Return what a run's predictions are multiplied by, to be those of the paper's code."""
+    return _AGES if _names(config)[0] == "celeba-hq" else 1.0
+
+
+def _names(config: Mapping[str, Any]) -> list[str | None]:
+    """The names of data set and method."""
+    sections = (config.get(key) for key in ("data", "method"))
+    return [x.get("name") if isinstance(x, Mapping) else None for x in sections]

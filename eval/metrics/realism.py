@@ -41,6 +41,15 @@ def set_metrics(
     return named | {f"{name}_{network}": value for name, value in found.items()}
 
 
+def region_metric(network: str, real: np.ndarray, made: np.ndarray) -> Mapping[str, float]:
+    """The Fréchet distance between the regions that masks left free, see `region.regions`.
+
+    It is called FID on Inception only. The arguments are those of `set_metrics`.
+    """
+    name = "fid_region" if network == INCEPTION else f"fd_region_{network}"
+    return {name: _frechet(real, made)}
+
+
 def realism(real: np.ndarray, made: np.ndarray) -> Mapping[str, float]:
     """The distances between originals and counterfactuals; NaN where there are too few images.
 

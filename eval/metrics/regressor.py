@@ -1,33 +1,34 @@
 """What the explained regressor and the oracles say of the saved images."""
 
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from diffcf_jax.regressors.readings import Reader, open_reader
-from diffcf_jax.target import nearest
+from diffcf_jax.target import Range, inside, nearest
 from diffcf_jax.training.frechet import features
 
-from .batch import BATCH_SIZE, Batch, Features, Measure, in_batches, padded
+from .batch import BATCH_SIZE, Batch, Features, Measure, in_batches, remembering
 
-READING = "_reading"  # ends the name of what an oracle says of x', in the label's unit
+# What ends the name of what an oracle says of x' and of x, in the label's unit
+READING = "_reading"
+INPUT_READING = f"_input{READING}"
 
-_ATTACK_STEP = 4 / 255  # the largest change of a pixel in one step of the control's attack
 _COUT_STEPS = 50
 _NOISE = 2 / 255
 _FOLLOWS = 0.5  # of the explained regressor's change
 
 
 class Judge:
-    """A regressor that is compiled once per image size, for BATCH_SIZE images.
+    """A regressor that reads any number of images, compiled once per image size.
 
     Attributes:
+        reader: the regressor as it was opened.
         features: what its last layer sees; None where that is not known.
     """
 
@@ -35,14 +36,11 @@ class Judge:
 
     def __init__(self, reader: Reader):
         """Takes the regressor as it was opened."""
-        self._reader, self._unit, self._variables = reader, reader.unit, reader.variables
-        self._apply = jax.jit(reader.apply)
-        self._attack = jax.jit(
-            lambda variables, *arrays: _attack(lambda x: reader.apply(variables, x), *arrays)
-        )
+        self.reader = reader
+        self._read = in_batches(reader.apply, reader.variables)
         if network := reader.network:
-            look = jax.jit(lambda variables, x: features(network.module, variables, x))
-            self.features = in_batches(lambda x: look(network.variables, x))
+            look = functools.partial(features, network.module)
+            self.features = remembering(in_batches(look, network.variables))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns predictions [B] in the label's unit for images [B, H, W, 3] in [0, 1].
@@ -50,44 +48,29 @@ class Judge:
         Raises:
             UserError: the images are of another size than the network's.
         """
-        self._reader.check_size(images)
-        y = self._apply(self._variables, padded(images))
-        return self._unit.denormalise(np.asarray(y)[: len(images)])
-
-    def attack(
-        self, images: np.ndarray, targets: Sequence[float | str], threshold: float, steps: int
-    ) -> np.ndarray:
-        """Moves pixels until the regressor reads the target, with nothing to keep them an image.
-
-        See `_attack`. An image whose target is min or max stays as it is.
-
-        Args:
-            images: [B, H, W, 3] in [0, 1].
-            targets: one per image, in the label's unit.
-            threshold: in the label's unit.
-            steps: gradients per image at most.
-
-        Returns:
-            8-bit values in [0, 1], as a saved image has them; dithered, because rounding would undo
-            changes of less than half a level.
-        """
-        wanted = [
-            y if (end := nearest(float(y), target)) is None else end
-            for y, target in zip(self(images), targets, strict=True)
-        ]
-        aim = self._unit.normalise(np.asarray(wanted)).astype(np.float32)
-        within = np.float32(threshold / abs(self._unit.scale))
-        goal = np.full(BATCH_SIZE, np.nan, np.float32)  # where there is no image, nothing to reach
-        goal[: len(aim)] = aim
-        moved = self._attack(self._variables, padded(images), goal, within, steps)
-        dither = np.random.default_rng(0).random(images.shape[1:])
-        levels = np.floor(np.asarray(moved)[: len(images)] * 255 + dither)
-        return (np.clip(levels, 0, 255) / 255).astype(np.float32)
+        self.reader.check_size(images)
+        return self.reader.unit.denormalise(self._read(images))
 
 
 def load_judge(spec: str | Path, config: Mapping[str, Any] | None = None) -> Judge:
     """Loads a regressor, see `open_reader`."""
     return Judge(open_reader(spec, config))
+
+
+def searched(labels: Range | None) -> Measure:
+    """How long the search took, and whether labels like its target were seen: iterations, support.
+
+    Args:
+        labels: the range of the training labels; None, where it is not known, leaves support out.
+    """
+
+    def measure(batch: Batch, _: np.ndarray) -> Mapping[str, np.ndarray]:
+        found = {"iterations": np.array([row["iterations"] for row in batch.rows])}
+        if labels is not None:
+            found["support"] = np.array([inside(target, labels) for target in batch.targets])
+        return found
+
+    return measure
 
 
 def validity(threshold: float) -> Measure:
@@ -104,19 +87,21 @@ def oracle(name: str, predict: Features, threshold: float) -> Measure:
     """What a second regressor, trained independently, reads.
 
     NAME_mae, _error, _success_rate; where the explained regressor's reading has changed by more
-    than the threshold, _direction and _follows; and NAME_reading, which is no metric.
+    than the threshold, _direction and _follows; and NAME_reading and NAME_input_reading, which are
+    no metrics.
     """
 
     def measure(batch: Batch, y: np.ndarray) -> Mapping[str, np.ndarray]:
-        y_oracle = predict(batch.images)
+        y_oracle, before = predict(batch.images), predict(batch.inputs)
         success, misses = judged(y_oracle, batch.targets, threshold)
         y_initial = np.array([row["y_initial"] for row in batch.rows], np.float32)
         change = y - y_initial
         moved = np.abs(change) > threshold
         share = np.full(len(change), np.nan)
-        share[moved] = (y_oracle - predict(batch.inputs))[moved] / change[moved]
+        share[moved] = (y_oracle - before)[moved] / change[moved]
         return {
             f"{name}{READING}": y_oracle,
+            f"{name}{INPUT_READING}": before,
             f"{name}_mae": np.abs(y_oracle - y),
             f"{name}_error": misses,
             f"{name}_success_rate": success,
@@ -135,7 +120,7 @@ def reactions(predict: Features, threshold: float) -> Measure:
         noise = np.random.default_rng(0).normal(0, _NOISE, batch.images.shape[1:])
         noisy = predict(np.clip(batch.images + noise, 0, 1).astype(np.float32))
         return {
-            "cout": _cout(predict, batch),
+            "cout": _cout(predict, batch, y),
             "success_jpeg": judged(jpeg, batch.targets, threshold)[0],
             "change_jpeg": np.abs(jpeg - y),
             "change_noise": np.abs(noisy - y),
@@ -160,57 +145,35 @@ def judged(
     return success, misses
 
 
-def _attack(
-    predict: Any, x: jax.Array, aim: jax.Array, within: jax.Array, steps: jax.Array
-) -> jax.Array:
-    """Signed steps of the size that the linearised prediction needs.
-
-    x <- clip(x + s sign(g), 0, 1),    s = (aim - y) / sum |g|, at most 4/255
-
-    until all are within half of the threshold, or for `steps` steps.
-    """
-
-    def goes_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        number, moving, _ = state
-        return moving & (number < steps)
-
-    def step(
-        state: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        number, _, x = state
-        y, pull = jax.vjp(predict, x)
-        (g,) = pull(jnp.ones_like(y))
-        gap = aim - y
-        size = gap / jnp.maximum(jnp.abs(g).sum((1, 2, 3)), 1e-12)
-        size = jnp.clip(size, -_ATTACK_STEP, _ATTACK_STEP)
-        size = jnp.where(jnp.abs(gap) <= within / 2, 0, size)
-        moving = (jnp.abs(gap) > within / 2).any()
-        return number + 1, moving, jnp.clip(x + size[:, None, None, None] * jnp.sign(g), 0, 1)
-
-    return jax.lax.while_loop(goes_on, step, (jnp.zeros((), int), jnp.ones((), bool), x))[2]
-
-
-def _cout(predict: Features, batch: Batch) -> np.ndarray:
+def _cout(predict: Features, batch: Batch, end: np.ndarray) -> np.ndarray:
     """Counterfactual transition (COUT) for a number: 2 mean_t p_t - 1, in [-1, 1].
 
     The pixels that changed most are carried over to the original first, a fiftieth of all at a
     time; p_t is the share of the prediction's change that is there after step t, within 0 and 1.
     An image whose few largest changes make the prediction has 1. NaN where the prediction did not
-    change.
+    change. Once all changes are there, further steps need no prediction.
+
+    Args:
+        predict: the explained regressor.
+        batch: the results.
+        end: its predictions for the counterfactuals [B].
 
     Reference: Khorram and Fuxin, Cycle-consistent counterfactuals, CVPR 2022.
     """
     x, y = batch.inputs, batch.images
-    order = np.argsort(np.abs(y - x).sum(-1).reshape(len(x), -1), axis=1)[:, ::-1]
-    rank = np.argsort(order, axis=1).reshape(x.shape[:3])
-    count = x.shape[1] * x.shape[2]
-    shares = []
-    for t in range(_COUT_STEPS + 1):
-        carried = (rank < t * count / _COUT_STEPS)[..., None]
-        shares.append(predict(np.where(carried, y, x)))
-    start, end = shares[0], shares[-1]
+    change = np.abs(y - x).sum(-1)
+    rank = np.argsort(np.argsort(change.reshape(len(x), -1))[:, ::-1]).reshape(change.shape)
+    carried = np.arange(_COUT_STEPS + 1) * rank[0].size / _COUT_STEPS  # pixels after each step
+    start, shares = predict(x), np.tile(end, (_COUT_STEPS + 1, 1))
+    shares[0] = start
+    steps, images = np.nonzero(carried[:, None] < np.count_nonzero(change, axis=(1, 2)))
+    steps, images = steps[steps > 0], images[steps > 0]
+    for first in range(0, len(steps), BATCH_SIZE):
+        t, i = steps[first : first + BATCH_SIZE], images[first : first + BATCH_SIZE]
+        there = rank[i] < carried[t][:, None, None]
+        shares[t, i] = predict(np.where(there[..., None], y[i], x[i]))
     with np.errstate(invalid="ignore", divide="ignore"):
-        progress = np.clip((np.stack(shares) - start) / (end - start), 0, 1)
+        progress = np.clip((shares - start) / (end - start), 0, 1)
     area = np.trapezoid(progress, dx=1 / _COUT_STEPS, axis=0)
     return np.where(start == end, np.nan, 2 * area - 1)
 

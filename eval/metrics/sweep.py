@@ -1,19 +1,18 @@
-"""How the counterfactuals of an image follow each other along its targets."""
+"""How the counterfactuals of an image follow each other along its targets, and differ for one."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from diffcf_jax.results.log import image_path
+from diffcf_jax.results.answers import pairwise_distances, together
+from diffcf_jax.results.log import key_of
 from diffcf_jax.results.statistics import Interval, bootstrap_mean
 
-from .batch import read_rgb
-
 Row = Mapping[str, Any]
+Images = Callable[[int], np.ndarray]  # the place of a row to its image, uint8 [H, W, 3]
 
 _FEWEST = 3  # targets
 
@@ -63,19 +62,19 @@ def sweep_metrics(
 
 
 def measure_sweeps(
-    folder: Path, rows: Sequence[Row], readings: Mapping[str, np.ndarray]
+    rows: Sequence[Row], readings: Mapping[str, np.ndarray], image_of: Images
 ) -> dict[str, Interval]:
     """`sweep_metrics` of all images that have a sweep: their means; {} without one.
 
     Args:
-        folder: the results folder.
-        rows: lines of its results.jsonl without errors.
+        rows: lines of results.jsonl without errors.
         readings: see `sweep_metrics`, one per row.
+        image_of: the counterfactual of a row, by its place.
     """
     groups = sweeps(rows)
     found = [
         sweep_metrics(
-            np.stack([read_rgb(image_path(folder, rows[i], "cf")) for i in group]),
+            np.stack([image_of(i) / 255 for i in group]),
             [rows[i]["target"] for i in group],
             {name: y[group] for name, y in readings.items()},
         )
@@ -84,3 +83,17 @@ def measure_sweeps(
     names = [rows[group[0]]["name"] for group in groups]
     keys = found[0] if found else ()
     return {key: bootstrap_mean([each[key] for each in found], names) for key in keys}
+
+
+def diversity(rows: Sequence[Row], image_of: Images) -> dict[str, Interval]:
+    """`diversity`, the mean |x'_i - x'_j| over pixels, channels and all pairs of answers.
+
+    {} without several answers. The arguments are those of `measure_sweeps`.
+    """
+    places = {key_of(row): i for i, row in enumerate(rows)}
+    found = {}
+    for group in together(rows):
+        images = [image_of(places[key_of(row)]) for row in group]
+        found[key_of(group[0])] = np.mean(list(pairwise_distances(images).values()))
+    names = [name for name, *_ in found]
+    return {"diversity": bootstrap_mean(list(found.values()), names)} if found else {}

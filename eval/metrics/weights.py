@@ -15,7 +15,7 @@ from diffcf_jax.models.dlib_resnet import dlib_input
 from diffcf_jax.models.inception import inception_input
 from diffcf_jax.models.simsiam import simsiam_input
 
-from .batch import Distance, Features, in_batches
+from .batch import EACH, Distance, Features, in_batches
 from .onnx import load_onnx_features
 
 Prepare = Callable[[jax.Array], jax.Array]
@@ -28,7 +28,6 @@ _FEATURES: Mapping[str, tuple[str, Prepare]] = {
     "identity_dlib": ("face-api-identity", dlib_input),
 }
 _LPIPS = {"lpips": "alex", "lpips_vgg": "vgg", "lpips_squeeze": "squeeze"}
-_IMAGES = 16  # at a time, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +80,15 @@ def load_networks(weights: str | Path | None) -> Networks:
         name: found
         for name in there
         if name not in (*_FEATURES, *_LPIPS, "attributes")
-        and (found := load_onnx_features(folder / name, _IMAGES)) is not None
+        and (found := load_onnx_features(folder / name)) is not None
     }
     if "regressor" in own:
         raise UserError(
             f"{folder / 'regressor'} has the name of the explained regressor: rename the folder"
         )
+    for name in own:
+        if name.startswith("region_"):
+            raise UserError(f"{folder / name} has a name like that of a metric: rename the folder")
     return Networks(features | own, distances, tuple(own))
 
 
@@ -105,18 +107,16 @@ def _load(directory: Path, kind: str, backbone: str | None = None) -> Network:
 
 
 def _features(network: Network, prepare: Prepare, squash: Prepare = lambda x: x) -> Features:
-    @jax.jit
     def apply(variables: dict, x: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             return squash(network.module.apply(variables, prepare(x)))
 
-    return in_batches(lambda x: apply(network.variables, x), _IMAGES)
+    return in_batches(apply, network.variables)
 
 
 def _distance(network: Network) -> Distance:
-    @jax.jit
     def apply(variables: dict, x: jax.Array, y: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             return network.module.apply(variables, x, y)
 
-    return in_batches(lambda x, y: apply(network.variables, x, y), _IMAGES // 2)
+    return in_batches(apply, network.variables, EACH // 2)

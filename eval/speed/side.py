@@ -15,11 +15,11 @@ SIDES = {"diffcf_jax": f"{__package__}.ours", "originals": f"{__package__}.origi
 class Side:
     """One side's process: answers each command with a line of JSON."""
 
-    def __init__(self, name: str, job: Path):
+    def __init__(self, name: str, job: Path, module: str | None = None):
         self._name = name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", SIDES[name], str(job)],
+            [sys.executable, "-m", module or SIDES[name], str(job)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
 

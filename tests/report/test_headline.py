@@ -52,6 +52,11 @@ def test_failures_come_with_their_reasons():
         "2 do not: 2 × stuck. 1 input could not be explained."
     )
     assert failures(rows(0.5), {}, 0) == ""
+    stalled = {f"stalled at {y} years after {n} iterations": 1 for y, n in ((24, 9), (-7.5, 66))}
+    assert failures(some, {"flat": 1, "x2 at 1e-3": 3, **stalled}, 0) == (
+        "2 do not: 3 × x2 at 1e-3; 2 × stalled at -7.5 to 24 years after 9 to 66 iterations; "
+        "1 × flat."
+    )
     title, found = worst(some, {}, 0.05)
     assert title == "The worst failures" and [why for _, why in found] == ["stuck", "stuck"]
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from diffcf_jax.files import encode_png
+from diffcf_jax.report.cases import make_cases
 from diffcf_jax.report.pictures import (
     Album,
     average_maps,
@@ -18,6 +19,8 @@ from diffcf_jax.report.pictures import (
     scale_of,
     thumbnail_side,
 )
+from diffcf_jax.results.writer import ResultWriter
+from tests.results.made import make_counterfactual, make_record
 
 
 def pixels(image):
@@ -101,3 +104,15 @@ def test_what_cannot_be_read_is_named(tmp_path):
     loaded = load(tmp_path, {"input": "input", "cf": "../cf"}, ("input", "cf"), 96)
     assert loaded.change is None and list(loaded.images) == ["input"]
     assert "leads out of" in loaded.faults[0]
+
+
+def test_a_case_shows_the_mask_of_its_run(tmp_path):
+    allowed = np.zeros((8, 8), bool)
+    allowed[2:6, 3:7] = True
+    record = make_record(mask=np.ones((8, 8), bool))  # where the square is, which gives way
+    with ResultWriter(tmp_path, ["a.png"]) as writer:
+        row = writer.save(record, 0.7, make_counterfactual(), 1.0, allowed=allowed)
+    cases = make_cases(tmp_path, [row], {})
+    (item,) = cases.items
+    shown = cases.images[item["pictures"]["mask"]]
+    assert shown == outline(255 * allowed.astype(np.uint8))

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from diffcf_jax.files import read_image
 from diffcf_jax.report.html import write_report
 from diffcf_jax.results.answers import pairwise_distances, together
-from diffcf_jax.results.log import order_of, read_results
+from diffcf_jax.results.log import image_path, order_of, read_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
-from eval.metrics.evaluate import diversity
+from eval.metrics.sweep import diversity
 from tests.results.made import make_counterfactual, make_record
 
 GREYS = {1: 0.0, 2: 51 / 255, 3: 1.0}
@@ -64,7 +65,9 @@ def test_distances_and_diversity(folder):
     images = [np.full((2, 2, 3), 255 * grey, np.uint8) for grey in GREYS.values()]
     expected = {(0, 1): 0.2, (0, 2): 1.0, (1, 2): 0.8}
     assert pairwise_distances(images) == pytest.approx(expected)
-    assert diversity(folder, group) == pytest.approx(2 / 3)
+    found = diversity(group, lambda i: read_image(image_path(folder, group[i], "cf")))
+    assert found["diversity"]["mean"] == pytest.approx(2 / 3) and found["diversity"]["n"] == 1
+    assert diversity(group[:1], None) == {}
 
 
 def test_the_report_shows_them_side_by_side(folder):

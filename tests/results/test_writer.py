@@ -42,11 +42,8 @@ def test_saved_images_and_line_read_back(tmp_path):
     with ResultWriter(tmp_path, ["a.png", "sub/b.jpg"]) as writer:
         row = writer.save(record, np.float32(0.7), counterfactual, 1.23456, unit="years")
     assert read_results(tmp_path) == [row] and row["unit"] == "years"
-    folders = ["cf", "heatmap", "input", "reconstruction", "square_mask"]
-    assert files(tmp_path) == [f"{f}/sub/b.png" for f in folders[:4]] + [
-        "results.jsonl",
-        "square_mask/sub/b.png",
-    ]
+    folders = ["cf", "heatmap", "input", "masks", "reconstruction"]
+    assert files(tmp_path) == [*(f"{f}/sub/b.png" for f in folders), "results.jsonl"]
     cf = read_image(tmp_path / row["cf"])
     assert np.array_equal(cf / np.float32(255), counterfactual.image)
     assert np.array_equal(read_image(tmp_path / row["input"]), record.image)

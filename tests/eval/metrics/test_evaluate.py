@@ -1,6 +1,7 @@
 """Metrics on hand-made images with known answers, and on tiny networks."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from eval.metrics.batch import BATCH_SIZE, batches
 from eval.metrics.compare import compare, format_comparison
-from eval.metrics.evaluate import evaluate, format_table, measure
+from eval.metrics.evaluate import evaluate, format_table
+from eval.metrics.measure import measure
 from eval.metrics.plan import Plan
 from eval.metrics.regressor import load_judge, oracle, validity
 from eval.metrics.squares import squares
@@ -36,7 +38,7 @@ def save_tiny(folder, seed, **description):
     return lambda images: np.asarray(apply(variables, np.asarray(images, np.float32)))
 
 
-def write_run(folder, pairs, config, answer=1):
+def write_run(folder, pairs, config, answer=1, allowed=None):
     """Saves (record, counterfactual image) pairs as explain.py does."""
     with ResultWriter(folder, [record.name for record, _ in pairs]) as writer:
         for record, image in pairs:
@@ -45,7 +47,7 @@ def write_run(folder, pairs, config, answer=1):
                 codes=None,
                 **{"y_initial": 0.0, "y_reconstruction": 0.0, "y_final": 0.5, "curve": [0.5]},
             )
-            writer.save(record, record.target, counterfactual, 1.0, answer=answer)
+            writer.save(record, record.target, counterfactual, 1.0, answer=answer, allowed=allowed)
     rows = read_results(folder)
     write_summary(folder, summarise(rows, config, 1.0, {}))
     return rows
@@ -136,7 +138,7 @@ def test_the_full_suite_has_a_control(tmp_path):
     metrics, control = summary["metrics"], summary["control"]
     assert control["success_rate"]["mean"] == 1 > metrics["success_rate"]["mean"]
     assert control["l1"]["mean"] < metrics["l1"]["mean"] / 10
-    assert set(control) == set(metrics) - {"iterations"}  # and no sweep
+    assert set(control) == set(metrics) and 0 < control["iterations"]["mean"] <= 7
     expected = {"fd_regressor", "kd_regressor", "coverage_regressor", "slope", "r2", "cout", "ssim"}
     assert expected <= set(metrics)
     assert -1 <= metrics["cout"]["mean"] <= 1 and metrics["success_jpeg"]["n"] == 6
@@ -158,6 +160,33 @@ def test_the_full_suite_has_a_control(tmp_path):
     (tmp_path / "other" / "metrics_of_results.csv").write_text("name,target,answer,l1\na,0.5,1,x\n")
     with pytest.raises(UserError, match=r"metrics_of_results.csv is broken: run .* again"):
         compare([tmp_path / "out", tmp_path / "other"])
+
+
+def test_the_control_has_sweeps_and_answers(tmp_path):
+    """Noise follows the targets, too: only an oracle and the path tell it from a change."""
+    tiny.save(tmp_path / "regressor", {**tiny.REGRESSOR, "unit": None, "mean": 0.0, "scale": 1.0})
+    tiny.save(tmp_path / "oracle", {**tiny.REGRESSOR, "unit": None, "mean": 0.0, "scale": 1.0}, 1)
+    image = Squares("validation", limit=1).images[0]
+    y = float(load_judge(tmp_path / "regressor")(image[None] / np.float32(255))[0])
+    rng = np.random.default_rng(0)
+    for answer, step in itertools.product((1, 2), (0.004, 0.008, 0.012)):
+        record = Record(0, "a.png", image, target=y + step)
+        pair = record, rng.random(image.shape, np.float32)
+        write_run(tmp_path / "out", [pair], config_of(tmp_path), answer)
+    summary = evaluate(tmp_path / "out", oracle=tmp_path / "oracle", suite="full")
+    metrics, control = summary["metrics"], summary["control"]
+    assert set(control) == set(metrics)
+    for name in ("kendall_tau", "oracle_kendall_tau", "path_length", "path_curvature"):
+        assert control[name]["n"] == metrics[name]["n"] == 2, name
+    assert control["kendall_tau"]["mean"] == 1 and control["success_rate"]["mean"] == 1
+    assert control["path_length"]["mean"] < metrics["path_length"]["mean"]
+    # Noise of up to 4/255 in each of two answers
+    assert control["diversity"]["n"] == 3
+    assert 0 < control["diversity"]["mean"] < 8 / 255 < metrics["diversity"]["mean"]
+
+
+def config_of(folder):
+    return {"method": {"threshold": 0.001}, "regressor": {"checkpoint": str(folder / "regressor")}}
 
 
 def test_errors_are_in_the_unit_of_the_run(tmp_path):
@@ -259,6 +288,35 @@ def test_user_errors(tmp_path):
     tiny.save(tmp_path / "other", tiny.DDPM)
     with pytest.raises(UserError, match='holds a "ddpm", not a regressor'):
         load_judge(tmp_path / "other")
+
+
+def test_what_cannot_be_measured_is_left_out_and_named(tmp_path):
+    image = np.zeros((64, 64, 3), np.uint8)
+    pairs = [(Record(i, f"{i}.png", image, target=0.5), image.astype(np.float32)) for i in range(5)]
+    out = tmp_path / "out"
+    write_run(out, pairs, {"method": {"threshold": 0.05}})
+    (out / "cf" / "0.png").write_bytes(encode_png(image)[:-20])
+    (out / "cf" / "1.png").write_bytes(encode_png(image[:32, :32]))
+    (out / "input" / "2.png").unlink()
+    log = out / "results.jsonl"
+    log.write_text('{"id": 9}\n' + log.read_text())
+    save_tiny(tmp_path / "regressor", 0)
+    save_tiny(tmp_path / "oracle", 1, image_size=32)
+    found = evaluate(out, tmp_path / "regressor", tmp_path / "oracle")
+    assert found["n"] == found["metrics"]["l1"]["n"] == 2 and found["errors"] == 0
+    for sentence, part in zip(
+        found["left_out"],
+        (
+            "results.jsonl line 1 is broken",
+            "cf/0.png",
+            "cf/1.png is not of its input's size",
+            "input/2.png",
+            "images of 32x32",
+        ),
+        strict=True,
+    ):
+        assert part in sentence
+    assert "oracle_mae" not in found["metrics"]
 
 
 def test_images_from_outside_are_not_measured(tmp_path):
