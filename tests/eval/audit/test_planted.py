@@ -80,7 +80,7 @@ def test_a_mark_comes_with_age_or_with_nothing():
 def test_the_share_of_a_mark_is_what_was_painted():
     photographs = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     marked = paint(photographs, np.array([True, False, True]))
-    assert (marked[0][CORNER] == MARK).all() and CORNER.sum() == 64
+    assert (marked[0][CORNER] == MARK).all() and CORNER.sum() == 256
     np.testing.assert_array_equal(marked[0][~CORNER], photographs[0][~CORNER])
     np.testing.assert_array_equal(marked[1], photographs[1])
     plain, base = photographs / np.float32(255), np.zeros((3, 64, 64, 3), np.float32)
