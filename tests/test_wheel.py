@@ -24,7 +24,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint"}
-OPTIONAL = {"keras", "matplotlib", "onnxruntime", "pandas", "tensorflow_datasets", "torch"}
+OPTIONAL = {
+    *("keras", "matplotlib", "onnxruntime", "pandas", "tensorflow_datasets"),
+    *("torch", "torchmetrics"),
+}
 ORIGINALS = set((ROOT / "eval" / "speed").glob("originals*.py"))  # run in their environment
 
 
