@@ -62,6 +62,7 @@ class Command:
         arguments: names of the arguments without a flag; "..." after the last of them takes more.
         config: what the config is for; None: there is no flag --config.
         required: names of the flags that must have a value.
+        operand: one of them, whose value may also stand alone, as OUT.
     """
 
     program: str | Callable[[], str]
@@ -71,6 +72,7 @@ class Command:
     arguments: tuple[str, ...] = ()
     config: str | None = None
     required: tuple[str, ...] = ()
+    operand: str | None = None
 
     @end_with_reader
     def __call__(self, argv: Sequence[str] | None = None) -> int:
@@ -108,7 +110,13 @@ class Command:
         """
         values, rest = self._parse(argv)
         program = self._program()
-        missing = [f"--{name}" for name in self.required if values[name].value in (None, "")]
+        if self.operand and rest and values[self.operand].value is None:
+            values[self.operand].parse(rest.pop(0))
+        missing = [
+            "OUT" if name == self.operand else f"--{name}"
+            for name in self.required
+            if values[name].value in (None, "")
+        ]
         missing += [name for name in self.arguments[len(rest) :] if name != "..."]
         if missing:
             raise UserError(
@@ -126,8 +134,12 @@ class Command:
             UserError: a flag in `argv` is wrong.
         """
         values, _ = self._parse(argv)
-        usage = [self._program(), *self.arguments]
-        usage += [f"--{name}={_placeholder(values[name])}" for name in self.required]
+        usage = [self._program(), *(["OUT"] if self.operand else []), *self.arguments]
+        usage += [
+            f"--{name}={_placeholder(values[name])}"
+            for name in self.required
+            if name != self.operand
+        ]
         lines = [f"usage: {' '.join(usage)} [FLAGS]", "", self.about.strip(), "", "flags:"]
         for name in values:
             flag = values[name]

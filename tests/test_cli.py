@@ -68,6 +68,21 @@ def test_flags_and_arguments_come_in_any_order(monkeypatch, tmp_path):
     assert seen == [(tmp_path / "y", 4, "b", True, ["x", "z"]), (Path("y"), 3, None, False, ["x"])]
 
 
+def test_a_required_flag_may_stand_alone(capsys):
+    seen = []
+    command = make(
+        lambda args, rest: seen.append((args.out, rest)), required=("out",), operand="out"
+    )
+    assert [command(argv) for argv in (["x"], ["--out=x"], ["--out", "x"])] == [0, 0, 0]
+    assert seen == 3 * [(Path("x"), [])]
+    assert command([]) == command(["y", "--out=x"]) == command(["x", "y"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: prog needs OUT: prog --help shows the flags.",
+        *2 * ["error: prog has no use for the argument y: leave it out."],
+    ]
+    assert command.help().startswith("usage: prog OUT [FLAGS]")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

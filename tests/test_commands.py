@@ -122,5 +122,5 @@ def test_the_scripts_of_a_clone(script):
     typed = "diffcf explain" if "main" in script else f"python {script}"
     assert done.returncode == 2
     assert re.fullmatch(
-        rf"error: {typed} needs --\w+.*: {typed} --help shows the .*\n", done.stderr
+        rf"error: {typed} needs (--\w+|OUT).*: {typed} --help shows the .*\n", done.stderr
     )

@@ -31,13 +31,13 @@ function strip(item) {
     ({other}) => other.name === item.name && other.after !== null);
   const items = found.map(({other, index}) => ({
     y: other.after, image: other.pictures.cf, index,
-    label: `target ${number(other.target)}${other.answer > 1 ? `, answer ${other.answer}` : ""}`}));
+    lines: [`target ${number(other.target)}`, ...(other.answer > 1 ? [`answer ${other.answer}`] : [])]}));
   if (item.before !== null) {
-    items.push({y: item.before, image: item.pictures.input, label: "input", index: null});
+    items.push({y: item.before, image: item.pictures.input, lines: ["input"], index: null});
   }
   if (found.length < 2 && item.reconstruction !== null) {
     const image = item.pictures.reconstruction;
-    items.push({y: item.reconstruction, image, label: "reconstruction", index: null});
+    items.push({y: item.reconstruction, image, lines: ["reconstruction"], index: null});
   }
   return items.sort((a, b) => a.y - b.y);
 }

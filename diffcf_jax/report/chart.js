@@ -67,17 +67,17 @@ function stripChart(items, width, current) {
   for (let i = 1; i < places.length; i++) places[i] = Math.max(places[i], places[i - 1] + step);
   let most = width - margin;
   for (let i = places.length - 1; i >= 0; i--) most = (places[i] = Math.min(places[i], most)) - step;
-  const axis = 20, top = 46, height = top + size + 34;
+  const axis = 20, top = 46, height = top + size + 20 + 14 * Math.max(...items.map(({lines}) => lines.length));
   const chart = svg("svg", {viewBox: `0 0 ${width} ${height}`, width, height});
   chart.append(svg("line", {class: "axis", x1: 0, x2: width, y1: axis, y2: axis}));
   for (const y of ticks(low, high, Math.max(2, width / 90))) {
     chart.append(svg("line", {class: "axis", x1: px(y), x2: px(y), y1: axis - 4, y2: axis}),
       svg("text", {x: px(y), y: axis - 8}, compact(y)));
   }
-  items.forEach(({y, image, label, index}, i) => {
+  items.forEach(({y, image, lines, index}, i) => {
     const x = places[i] - size / 2;
     const part = svg("g", index === null ? {} : {
-      role: "button", tabindex: 0, "data-case": index, "aria-label": `${label}, predicted ${inUnit(y)}`,
+      role: "button", tabindex: 0, "data-case": index, "aria-label": `${lines.join(", ")}, predicted ${inUnit(y)}`,
       "aria-current": index === current ? "true" : null});
     part.append(svg("path", {class: "leader", d: `M${px(y)},${axis} V${axis + 8} L${places[i]},${top - 4}`}));
     if (image !== null && image !== undefined) {
@@ -86,7 +86,7 @@ function stripChart(items, width, current) {
     }
     part.append(svg("rect", {class: "frame", x, y: top, width: size, height: size}),
       svg("text", {x: places[i], y: top + size + 15}, number(y)),
-      svg("text", {x: places[i], y: top + size + 29}, label));
+      ...lines.map((line, k) => svg("text", {x: places[i], y: top + size + 29 + 14 * k}, line)));
     chart.append(part);
   });
   return chart;

@@ -1,8 +1,8 @@
 """Pages and figures of a finished run, from its folder alone.
 
-    diffcf report --results OUT [--attributes attributes.csv]
-    diffcf figure --results OUT --name lower_155.png --form pdf,webp
-    diffcf figure --results OUT --collage 8
+    diffcf report OUT [--attributes attributes.csv]
+    diffcf figure OUT --name lower_155.png --form pdf,webp
+    diffcf figure OUT --collage 8
 
 `report` writes OUT/report.html anew. The columns of a table (`name,glasses,site,...`, a row per
 image) are kept in OUT/attributes.csv, and the cases can be filtered and sorted by them. `figure`
@@ -87,7 +87,7 @@ def _write(
 
 
 def _define_results(values: flags.FlagValues) -> None:
-    cli.define_path(values, "results", "The folder of a finished run, its --workdir.")
+    cli.define_path(values, "results", "OUT, the folder of a finished run, its --workdir.")
 
 
 def _define_figure(values: flags.FlagValues) -> None:
@@ -122,6 +122,7 @@ report = cli.Command(
     run=_report,
     define=_define_report,
     required=("results",),
+    operand="results",
 )
 figure = cli.Command(
     program=functools.partial(shipped.command, "figure"),
@@ -129,4 +130,5 @@ figure = cli.Command(
     run=_figure,
     define=_define_figure,
     required=("results",),
+    operand="results",
 )

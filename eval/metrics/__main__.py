@@ -1,7 +1,7 @@
 """Metrics of a finished run, measured on the saved PNG files.
 
-    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B] [--axioms N]
-    diffcf evaluate --results OUT [--suite full] [--weights DIR] [--oracles A,B] [--train FOLDER]
+    diffcf evaluate OUT [--suite full] [--weights DIR] [--oracles A,B] [--axioms N]
+    diffcf evaluate OUT [--suite full] [--weights DIR] [--oracles A,B] [--train FOLDER]
     python -m eval.metrics --results OUT                              (the same in a clone)
 
 prints a table, writes OUT/metrics.json, OUT/metrics.csv and OUT/metrics_of_results.csv, and renews
@@ -35,7 +35,7 @@ from .trackers import check_trackers, log_to, pictures_of
 
 
 def _define(values: flags.FlagValues) -> None:
-    cli.define_path(values, "results", "The folder of a finished run, its --workdir.")
+    cli.define_path(values, "results", "OUT, the folder of a finished run, its --workdir.")
     flags.DEFINE_enum(
         "suite", "paper", SUITES, "The paper's metrics, or all of them.", flag_values=values
     )
@@ -97,6 +97,7 @@ main = cli.Command(
     run=_evaluate,
     define=_define,
     required=("results",),
+    operand="results",
 )
 
 if __name__ == "__main__":

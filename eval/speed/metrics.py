@@ -7,6 +7,10 @@ process of its own; the first call of each, which compiles, does not count. Ince
 networks alone; `fid` and `kid` are what follows on 16 times as many features. Where other programs
 run, give --threads 1: threads that wait for each other use CPU time, too.
 
+The last lines are the whole suite on a pair: both images through Inception, and everything else
+that was measured once. Each of torchmetrics' FID and KID has an Inception of its own, unless they
+are made to share it.
+
 Needs PyTorch, torchvision, torchmetrics and torch-fidelity.
 """
 
@@ -15,7 +19,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +77,14 @@ def measure(folder: Path, counts: Mapping[str, int], repeats: int) -> Iterator[s
     Raises:
         UserError: a side fails.
     """
-    width = max(map(len, counts)) + 2
+    width = 19  # of the longest name
     yield f"{'':{width}}{'images':>8}{OURS:>14}{THEIRS:>14}{'ours / theirs':>16}{'difference':>13}"
     sides: dict[str, Side] = {}
     try:
         for name, module in _MODULES.items():  # theirs draws the weights, ours converts them
             sides[name] = Side(name, folder, module)
             sides[name].ask("prepare")
+        costs = {}
         for name, count in counts.items():
             found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
             for _ in range(repeats + 1):
@@ -89,15 +94,27 @@ def measure(folder: Path, counts: Mapping[str, int], repeats: int) -> Iterator[s
                 count / statistics.median(answer["cpu_seconds"] for answer in found[side][1:])
                 for side in (OURS, THEIRS)
             ]
+            costs[name] = [1 / speed for speed in speeds]
             a, b = (np.array(found[side][0]["result"]) for side in (OURS, THEIRS))
             difference = np.abs(a - b).max() / np.abs(b).max()
             yield (
                 f"{name:{width}}{count:>8}{speeds[0]:>14.3g}{speeds[1]:>14.3g}"
                 f"{speeds[0] / speeds[1]:>16.2f}{difference:>13.1e}"
             )
+        yield from _suite(costs, width)
     finally:
         for process in sides.values():
             process.close()
+
+
+def _suite(costs: Mapping[str, Sequence[float]], width: int) -> Iterator[str]:
+    """Pairs per CPU second of all that was measured, from the seconds per pair of both sides."""
+    networks = {"suite": max(1, len({"fid", "kid"} & set(costs))), "sharing Inception": 1}
+    for name, theirs in networks.items():
+        passes = np.array((2, 2 * theirs))  # images through Inception per pair
+        parts = [passes * cost if key == "inception" else cost for key, cost in costs.items()]
+        a, b = 1 / np.sum(parts, axis=0)
+        yield f"{name:{width}}{'':>8}{a:>14.3g}{b:>14.3g}{a / b:>16.2f}"
 
 
 main = cli.Command(

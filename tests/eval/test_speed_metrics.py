@@ -34,6 +34,8 @@ def test_speeds_their_ratio_and_how_far_results_are_apart(tmp_path, monkeypatch,
     assert rows == [
         ["ssim", "8", "16", "8", "2.00", "1.0e-02"],
         ["kid", "32", "4", "8", "0.50", "0.0e+00"],
+        ["suite", "3.2", "4", "0.80"],
+        ["sharing", "Inception", "3.2", "4", "0.80"],
     ]
     assert main(["--only", "ssim,fud"]) == 2
     error = capsys.readouterr().err

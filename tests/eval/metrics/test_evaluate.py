@@ -21,7 +21,7 @@ from diffcf_jax.results.log import read_results
 from diffcf_jax.results.summary import summarise, write_summary
 from diffcf_jax.results.writer import ResultWriter
 from eval.metrics.batch import BATCH_SIZE, batches
-from eval.metrics.compare import compare, format_comparison
+from eval.metrics.compare import compare, format_comparison, format_means, side_by_side
 from eval.metrics.evaluate import evaluate, format_table
 from eval.metrics.measure import measure
 from eval.metrics.plan import Plan
@@ -155,6 +155,15 @@ def test_the_full_suite_has_a_control(tmp_path):
     assert rows["l1"]["p"] == pytest.approx(2 / 2**6) and rows["l1"]["p_holm"] > rows["l1"]["p"]
     assert rows["iterations"]["p"] == 1 and "cout" not in rows
     assert "l1 ↓" in format_comparison(list(rows.values()))
+    columns = side_by_side([tmp_path / "out", tmp_path / "other"])
+    assert list(columns) == [str(tmp_path / name) for name in ("out", "out (attack)", "other")]
+    table = format_means(columns).splitlines()
+    assert len(table) == 2 + len(metrics) and len({line.count("|") for line in table}) == 1
+    (line,) = (line for line in table if line.startswith("| fd_regressor ↓"))
+    assert float(line.split("|")[2]) == pytest.approx(metrics["fd_regressor"]["mean"], rel=0.01)
+    assert line.split("|")[4].strip() == "-"  # measured with the suite "paper"
+    with pytest.raises(UserError, match=r"nowhere/metrics.json is missing: run .*"):
+        side_by_side([tmp_path / "nowhere"])
     with pytest.raises(UserError, match=r"nowhere/metrics_of_results.csv is missing: run .*"):
         compare([tmp_path / "out", tmp_path / "nowhere"])
     (tmp_path / "other" / "metrics_of_results.csv").write_text("name,target,answer,l1\na,0.5,1,x\n")
