@@ -24,13 +24,14 @@ VERDICTS = {
 def judge(row: Mapping[str, Any], smallest: float) -> str:
     """The verdict, a key of `VERDICTS`.
 
-    A direction moves the prediction if its p-value, adjusted by Holm, is below 0.05, and its mean
-    effect is larger than the smallest effect of interest and than what a random edit of the same
-    size does on average, in either direction. An oracle does not follow if the interval of the gap
+    A direction moves the prediction if its p-value, adjusted by Holm, is below 0.05, its mean
+    effect is larger than what a random edit of the same size does on average, in either direction,
+    and the effect of the whole attribute, or of a step where that is not known, is larger than the
+    smallest effect of interest. An oracle does not follow if the interval of the gap
     excludes 0 and the gap is at least half of the effect.
 
     Args:
-        row: of `effects.summarise`, with `p_holm` in its `effect`.
+        row: of `effects.summarise`, with `p_holm` in its `effect`, and `effects.whole_effect`.
         smallest: effect of interest, in the label's unit.
     """
     if not moves_prediction(row, smallest):
@@ -47,8 +48,8 @@ def judge(row: Mapping[str, Any], smallest: float) -> str:
 def moves_prediction(row: Mapping[str, Any], smallest: float) -> bool:
     """See `judge`."""
     effect = row["effect"]
-    beyond = max(smallest, row["sham_size"]["mean"])
-    return effect["p_holm"] < LEVEL and abs(effect["mean"]) > beyond
+    beyond = abs(effect["mean"]) > row["sham_size"]["mean"] and _largest(row) > smallest
+    return effect["p_holm"] < LEVEL and beyond
 
 
 def rank(row: Mapping[str, Any]) -> tuple[int, float]:
@@ -98,15 +99,16 @@ def sentence(row: Mapping[str, Any], smallest: float, unit: str | None, digits: 
         f"A step along {name} changes the prediction by "
         f"{with_unit(signed(effect['mean']), unit)}{between(effect)}"
     )
+    whole = ""
+    if row["whole"]:
+        whole = f"{row['whole']['per']}, {name} changes it by {signed(row['whole']['mean'])}"
+        whole += between(row["whole"])
     if row["verdict"] == "still":
-        return f"{found}: {_why_not(row, smallest, lambda x: with_unit(f'{x:.{digits}f}', unit))}."
+        why = _why_not(row, smallest, lambda x: with_unit(f"{x:.{digits}f}", unit))
+        return f"{found}{f', {whole}' if whole else ''}: {why}."
     size = row["sham_size"]["mean"]
     parts = [f"{found}, random edits of the same size by {size:.{digits}f} either way"]
-    if row["whole"]:
-        parts.append(
-            f"{row['whole']['per']}, {name} changes it by {signed(row['whole']['mean'])}"
-            f"{between(row['whole'])}"
-        )
+    parts += [whole] if whole else []
     for oracle, seen in row["oracles"].items():
         follows = f"{oracle} follows with {seen['effect']['mean'] / effect['mean']:.0%} of the step"
         if _misses(effect["mean"], seen["gap"]):
@@ -120,9 +122,14 @@ def sentence(row: Mapping[str, Any], smallest: float, unit: str | None, digits: 
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
+def _largest(row: Mapping[str, Any]) -> float:
+    """Size of the largest known effect: of the whole attribute, or of a step."""
+    return abs((row["whole"] or row["effect"])["mean"])
+
+
 def _why_not(row: Mapping[str, Any], smallest: float, text: Callable[[float], str]) -> str:
     effect, size = abs(row["effect"]["mean"]), row["sham_size"]["mean"]
-    if effect <= smallest:
+    if _largest(row) <= smallest:
         return f"no more than the smallest effect of interest, {text(smallest)}"
     if effect <= size:
         return f"no more than a random edit changes it either way, {text(size)}"

@@ -172,7 +172,8 @@ def _networks(workdir: Path) -> tuple[dict[str, Path], Path]:
     # What teaches z_sem small areas, see docs/training.md
     config.objective.weighting, config.objective.scales = "noise", (1, 2, 4, 8, 16)
     config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e-3, 50
-    config.steps, config.evaluate_every, config.save_every = 600, 300, 300
+    config.network.model.unet.dropout = 0.1
+    config.steps, config.evaluate_every, config.save_every = 2_400, 300, 300
     _trained(folder / "run", config)
     return found, folder / "run" / "network"  # the last one, which knows the mark best
 

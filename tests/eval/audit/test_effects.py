@@ -115,6 +115,14 @@ def test_what_no_oracle_follows_is_flagged_first():
     assert both[0]["verdict"] == "disputed"
     alone = conclude([row_of(v, weights)], 0.05, None)
     assert alone[0]["verdict"] == "unjudged" and "is no oracle" in alone[0]["sentence"]
+    # A step may paint a part of an attribute only: where the whole is known, it is what counts.
+    effect = rows[1]["effect"]["mean"]
+    for factor, verdict in ((3, "flagged"), (0.3, "still")):
+        whole = {"mean": factor * effect, "low": None, "high": None, "per": "from 0 to 1"}
+        (found,) = conclude(
+            [rows[1] | {"whole": whole}], (1.5 if factor > 1 else 0.5) * effect, None
+        )
+        assert found["verdict"] == verdict and "rom 0 to 1, extra changes it" in found["sentence"]
     assert audit_csv([first, second, third]).splitlines()[1].startswith("extra,gradient,flagged,")
 
 
