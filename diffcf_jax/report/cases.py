@@ -30,7 +30,7 @@ _MOST_RECONSTRUCTIONS = 1000  # results; the page of more goes without these pic
 _KNOWN = {
     *("id", "name", "target", "answer", "unit", "y_true", "y_initial", "y_reconstruction"),
     *("y_final", "success", "iterations", "reason", "pixel_change", "seconds", "curve"),
-    *("readings", *IMAGES),
+    *("readings", "codes", "latent_change", *IMAGES),
 }
 _NO_CHANGE = "An image is missing or of another size: no change to show."
 _MOST_GROUPS = 50  # values of a column that a page offers as a filter

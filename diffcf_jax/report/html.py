@@ -137,9 +137,11 @@ def _read_rows(folder: Path, faults: list[str]) -> list[dict[str, Any]]:
 
 
 def _read_summary(folder: Path, rows: Sequence[Row], faults: list[str]) -> dict[str, Any]:
-    """summary.json; where there is none that can be read, what it would hold."""
+    """The sums of the rows, with what else summary.json says; without it, with the config."""
     try:
-        return read_summary(folder)
+        summary = read_summary(folder)
+        seconds, versions = summary["wall_seconds"], summary["versions"]
+        return summarise(rows, summary["config"], seconds, versions)  # a log may have been edited
     except UserError as error:
         faults.append(str(error))
     try:

@@ -82,6 +82,7 @@ def audit(
     directions, probes, unsaid = find_directions(subject, table, clusters)
     base = reconstruct(subject)
     _check_finite(base.y)
+    encoded = subject.encode(base.images)
     whole = whole_changes(subject, base)
     rows, sheets = [], {}
     for number, direction in enumerate(tqdm.tqdm(directions, "directions", dynamic_ncols=True)):
@@ -100,7 +101,7 @@ def audit(
         }
         if direction.source == "attribute" and is_read(row):
             (one,) = (attribute for attribute in table if attribute.name == direction.name)
-            row["whole"] = whole_effect(measured, subject, probes[one.name], one)
+            row["whole"] = whole_effect(measured, encoded, subject, probes[one.name], one)
         sheets[direction.name] = draw_sheet(subject, base, direction, step)
         row["picture"] = f"direction_{number}.png"
         rows.append(row)

@@ -163,18 +163,42 @@ def summarise(measured: Measured, subject: Subject, probes: Probes) -> dict[str,
 
 
 def whole_effect(
-    measured: Measured, subject: Subject, both: tuple[Probe, Probe], attribute: Attribute
+    measured: Measured,
+    codes: np.ndarray,
+    subject: Subject,
+    both: tuple[Probe, Probe],
+    attribute: Attribute,
 ) -> Interval:
     """What the whole attribute adds to the prediction: from 0 to 1, or a standard deviation.
 
         sum_i tau_i / sum_i (what the probe says has moved), a ratio of means
 
-    A step moves an attribute by some part of this only; the rest is extrapolated.
+    A step moves an attribute by some part of this only; the rest is extrapolated. A probe reads
+    less than there is. So what it reads counts in units of the slope of its readings over the
+    attribute, on the reconstructions of the images that it was not fitted to.
+
+    Args:
+        measured: the attribute's direction.
+        codes: of the reconstructions, encoded again [N, D].
+        subject: what is audited.
+        both: the probes of the halves.
+        attribute: the attribute.
     """
-    moved = both_changes(measured.moved, both)[subject.half, np.arange(len(subject.names))]
+    own = subject.half, np.arange(len(subject.names))
+    slopes = np.array([
+        slope(attribute.values[subject.half != h], probe(codes[subject.half != h]))
+        for h, probe in enumerate(both)
+    ])  # fmt: skip
+    moved = both_changes(measured.moved, both)[own] / slopes[subject.half]
     unit = 1.0 if attribute.binary else attribute.values.std()
     per = "from 0 to 1" if attribute.binary else "per standard deviation"
     return {**bootstrap_ratio(measured.effect[REGRESSOR], moved / unit, subject.names), "per": per}
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """The slope of y over x, by least squares."""
+    x = x - x.mean()
+    return float(x @ y / (x @ x))
 
 
 def moves(moved: np.ndarray, subject: Subject, probes: Probes) -> dict[str, Interval]:

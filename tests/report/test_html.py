@@ -176,6 +176,15 @@ def test_runs_that_can_show_little_say_so(tmp_path):
     assert "One image was explained" in text and "1 of 1 predictions are not finite" in text
 
 
+def test_the_page_counts_what_the_log_holds(tmp_path):
+    make_run(tmp_path)
+    rows = read_results(tmp_path)[1:3]  # those that reach their targets
+    write_results(tmp_path, [row | {"codes": "a.npy", "latent_change": 1.0} for row in rows])
+    text = write_report(tmp_path).read_text()
+    assert "100% of 2 images reach 0.5 within 0.05" in html.unescape(text)
+    assert data_of(text)["groups"] == []
+
+
 def test_the_config_file_is_the_config():
     config = {"data": {"name": "squares", "limit": None}, "seed": 3, "targets": "a'b\\n\"c"}
     names = {}
