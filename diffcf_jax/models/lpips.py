@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -39,11 +40,12 @@ class LPIPS(nn.Module):
         pairs = jnp.stack([x, y], axis=1).reshape(-1, *x.shape[1:])
         z = (2 * pairs - 1 - _MEAN) / _DEVIATION
         total = jnp.zeros(len(x), z.dtype)
-        for i, h in enumerate(_BACKBONES[self.backbone](z, self.width)):
-            h = h / jnp.sqrt(jnp.sum(h**2, axis=-1, keepdims=True) + _EPSILON)
-            a, b = jnp.moveaxis(h.reshape(len(x), 2, *h.shape[1:]), 1, 0)
+        for layer, h in enumerate(_BACKBONES[self.backbone](z, self.width)):
+            inverse = jax.lax.rsqrt(jnp.sum(h**2, axis=-1, keepdims=True) + _EPSILON)
+            inverse = jax.lax.optimization_barrier(inverse)  # or CPUs compute it for each channel
+            a, b = (h[i::2] * inverse[i::2] for i in (0, 1))
             difference = jnp.mean((a - b) ** 2, axis=(1, 2), keepdims=True)
-            weigh = nn.Conv(1, (1, 1), use_bias=False, name=f"lin{i}")
+            weigh = nn.Conv(1, (1, 1), use_bias=False, name=f"lin{layer}")
             total += weigh(difference)[:, 0, 0, 0]
         return total
 

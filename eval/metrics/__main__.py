@@ -61,6 +61,7 @@ def _define(values: flags.FlagValues) -> None:
 
 def _evaluate(args: flags.FlagValues, _: list[str]) -> None:
     check_trackers(args.log_to)
+    cli.keep_memory()
     summary = evaluate(
         args.results, args.regressor, args.oracle, args.oracles, args.weights, args.suite,
         args.axioms, args.train,

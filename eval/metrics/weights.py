@@ -119,4 +119,4 @@ def _distance(network: Network) -> Distance:
         with jax.default_matmul_precision("highest"):
             return network.module.apply(variables, x, y)
 
-    return in_batches(apply, network.variables, EACH // 2)
+    return in_batches(apply, network.variables, EACH // 4)  # pairs, with large activations

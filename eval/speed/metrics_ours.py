@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from diffcf_jax.checkpoint.convert import import_network
 from diffcf_jax.checkpoint.store import save_network
+from diffcf_jax.cli import keep_memory
 from diffcf_jax.training.frechet import frechet_distance
 
 from ..metrics.batch import in_batches
@@ -27,6 +28,7 @@ _PIXELS = {
 
 def prepare(folder: Path) -> Commands:
     """Converts the networks that the other side has written."""
+    keep_memory()  # as the command does
     counts = json.loads((folder / "job.json").read_text())["counts"]
     with np.load(folder / "images.npz") as arrays:
         x, y = (arrays[key] / np.float32(255) for key in ("x", "y"))
