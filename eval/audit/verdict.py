@@ -48,7 +48,7 @@ def judge(row: Mapping[str, Any], smallest: float) -> str:
 def moves_prediction(row: Mapping[str, Any], smallest: float) -> bool:
     """See `judge`."""
     effect = row["effect"]
-    beyond = abs(effect["mean"]) > row["sham_size"]["mean"] and _largest(row) > smallest
+    beyond = abs(effect["mean"]) > row["sham_size"]["mean"] and _interest(row) > smallest
     return effect["p_holm"] < LEVEL and beyond
 
 
@@ -122,14 +122,14 @@ def sentence(row: Mapping[str, Any], smallest: float, unit: str | None, digits: 
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
-def _largest(row: Mapping[str, Any]) -> float:
-    """Size of the largest known effect: of the whole attribute, or of a step."""
+def _interest(row: Mapping[str, Any]) -> float:
+    """Size of the effect of interest: of the whole attribute, or of a step where that is not known."""
     return abs((row["whole"] or row["effect"])["mean"])
 
 
 def _why_not(row: Mapping[str, Any], smallest: float, text: Callable[[float], str]) -> str:
     effect, size = abs(row["effect"]["mean"]), row["sham_size"]["mean"]
-    if _largest(row) <= smallest:
+    if _interest(row) <= smallest:
         return f"no more than the smallest effect of interest, {text(smallest)}"
     if effect <= size:
         return f"no more than a random edit changes it either way, {text(size)}"
