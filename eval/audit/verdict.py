@@ -123,7 +123,7 @@ def sentence(row: Mapping[str, Any], smallest: float, unit: str | None, digits: 
 
 
 def _interest(row: Mapping[str, Any]) -> float:
-    """Size of the effect of interest: of the whole attribute, or of a step where that is not known."""
+    """Size of the effect that counts: of the whole attribute, or of a step if that is unknown."""
     return abs((row["whole"] or row["effect"])["mean"])
 
 
