@@ -68,6 +68,7 @@ def test_train_explain_measure(networks, tmp_path, monkeypatch, capsys):
     rows = [json.loads(line) for line in (out / "results.jsonl").open()]
     assert {row["name"] for row in rows} == {"lower_000.png", "lower_001.png"}
 
+    monkeypatch.setattr(cli, "keep_memory", lambda: None)  # of this process, which goes on
     assert main(["evaluate", "--results=out"]) == 0
     table = capsys.readouterr().out
     assert "square_mae" in table and "oracle_mae" in table
