@@ -28,7 +28,7 @@ from diffcf_jax.counterfactual.options import (
     option,
 )
 from diffcf_jax.counterfactual.refinement import change_mask, dilate, refine
-from diffcf_jax.counterfactual.signed_steps import pgd_update, sized_update
+from diffcf_jax.counterfactual.signed_steps import Reach, pgd_update, sized_update
 from diffcf_jax.counterfactual.types import (
     Counterfactual,
     Query,
@@ -67,7 +67,7 @@ class ACREState:
         stopped: see `types.State`.
         done: see `types.State`.
         result: the best image so far.
-        first: Newton's `FirstReading`.
+        newton: what that solver remembers; None with PGD.
     """
 
     query: Query
@@ -82,22 +82,24 @@ class ACREState:
     stopped: Array
     done: Array
     result: Counterfactual
-    first: Any = None
+    newton: "NewtonState | None" = None
 
 
 @flax.struct.dataclass
-class FirstReading:
-    """What Newton's first iteration computes, the same for every target.
+class NewtonState:
+    """What Newton's solver remembers.
 
     Attributes:
-        read: whether it has been computed.
-        y: the prediction for F_tau(x).
-        gradient: of it in x [H, W, C].
+        read: whether F_tau(x) has been read, which is the same for every target.
+        y: the prediction for it.
+        gradient: of that in x [H, W, C].
+        reach: how long the next step may be.
     """
 
     read: Array
     y: Array
     gradient: Array
+    reach: Reach
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,6 @@ class ACRE(Options):
         respacing: how the 1000 timesteps are respaced, see `schedule.respaced_timesteps`.
         solver: "newton" sizes its steps, see `sized_update`; "pgd" is the paper's.
         iterations: steps at most; each takes one gradient.
-        largest_step: of Newton, in [0, 1] pixel units.
         step_size: of PGD, in [0, 1] pixel units.
         gradient_floor: a value moves only where its gradient is at least this share of the
             image's largest one; 0 is the paper's, see `pgd_update`. Newton's steps keep to it
@@ -130,7 +131,6 @@ class ACRE(Options):
     tau: int = option(5, COUNT)
     respacing: str = option("50", TEXT)
     solver: str = option("newton", one_of(("newton", "pgd")))
-    largest_step: float = option(32 / 255, POSITIVE, solver="newton")
     step_size: float = option(2 / 255, POSITIVE, solver="pgd")
     gradient_floor: float = option(0.3, SHARE)
     inpaint: float = option(0.15, NOT_NEGATIVE)
@@ -399,10 +399,13 @@ class ACRENewton(ACREMethod):
     def init(self, params: Any, query: Query, key: Array) -> ACREState:
         """Starts at the input, as the paper's solver does."""
         state = super().init(params, query, key)
-        nothing = FirstReading(
-            jnp.zeros((), bool), jnp.zeros_like(state.best_miss), jnp.zeros_like(query.image)
+        newton = NewtonState(
+            read=jnp.zeros((), bool),
+            y=jnp.zeros_like(state.best_miss),
+            gradient=jnp.zeros_like(query.image),
+            reach=Reach.start(),
         )
-        return state.replace(first=nothing)
+        return state.replace(newton=newton)
 
     def step(self, params: Any, state: ACREState) -> ACREState:
         """One sized step; where the prediction stalls, every image from there on is refined.
@@ -410,18 +413,19 @@ class ACRENewton(ACREMethod):
         F_tau draws new noise in each iteration, so that x' suits no draw in particular. The first
         call only reads F_tau(x), which is the same for every target.
         """
-        first = state.first
-        begins = first.read & (state.iteration == 0)
-        begun = select(begins, self._after(state, first.y, first.gradient), state)
+        newton = state.newton
+        begins = newton.read & (state.iteration == 0)
+        begun = select(begins, self._after(state, newton.y, newton.gradient), state)
         y_hat, gradient = self._attack(params, begun)
-        known = state.replace(first=FirstReading(jnp.ones((), bool), y_hat, gradient))
-        return select(first.read | state.stopped, self._after(begun, y_hat, gradient), known)
+        first = newton.replace(read=jnp.ones((), bool), y=y_hat, gradient=gradient)
+        known = state.replace(newton=first)
+        return select(newton.read | state.stopped, self._after(begun, y_hat, gradient), known)
 
     def another(self, start: ACREState, found: ACREState) -> ACREState:
         """The same search once more, with other noise, where the input was kept before."""
         query = start.query.replace(allowed=start.query.allowed * found.result.mask)
-        first = start.first.replace(read=jnp.zeros((), bool))
-        return start.replace(query=query, key=jax.random.fold_in(start.key, 3), first=first)
+        newton = start.newton.replace(read=jnp.zeros((), bool))
+        return start.replace(query=query, key=jax.random.fold_in(start.key, 3), newton=newton)
 
     def _after(self, state: ACREState, y_hat: Array, gradient: Array) -> ACREState:
         """The state after an iteration that has read this."""
@@ -430,14 +434,16 @@ class ACRENewton(ACREMethod):
         hit = asked.met(y_hat, care * options.threshold)
         # Once refined, the mask keeps the edit sparse: everything inside of it may move.
         floor = jnp.where(state.keep.any(), 0.0, options.gradient_floor)
-        miss = asked.miss(y_hat)
-        gradient = -2 * miss * gradient  # of the loss
-        x_adv = sized_update(state.x_adv, gradient, jnp.square(miss), options.largest_step, floor)
+        miss, reach = asked.miss(y_hat), state.newton.reach.after(y_hat)
+        slope = -2 * miss * gradient  # of the loss
+        x_adv = sized_update(state.x_adv, slope, jnp.square(miss), reach.limit, floor)
+        reach = reach.replace(promised=jnp.vdot(gradient, x_adv - state.x_adv))
         progress = state.progress.after(miss)
         last = state.iteration + 1 >= self.iterations
         late = state.late | progress.stalled(_PATIENCE) | last
-        moved = state.replace(x_adv=x_adv, progress=progress, late=late)
-        return self._moved(state, moved, y_hat, gradient, hit)
+        newton = state.newton.replace(reach=reach)
+        moved = state.replace(x_adv=x_adv, progress=progress, late=late, newton=newton)
+        return self._moved(state, moved, y_hat, slope, hit)
 
     def finish(self, params: Any, state: ACREState) -> ACREState:
         """Refines and judges as the paper's solver does; gives up what has long stalled."""

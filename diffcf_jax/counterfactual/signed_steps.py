@@ -1,11 +1,42 @@
 """Steps of AC-RE's attack: a signed gradient, of a fixed length or sized to meet the target."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 
 _DAMPING = 0.7
+_FIRST_STEP = 32 / 255  # the longest, until a prediction has come true
+
+
+@flax.struct.dataclass
+class Reach:
+    """How long a sized step may be: twice as long each time that the linearisation has held.
+
+    Attributes:
+        limit: of the next step, in [0, 1] pixel units.
+        y: the prediction before the last step, NaN before the first.
+        promised: the change of it that the last step was to bring, to first order.
+    """
+
+    limit: Array
+    y: Array
+    promised: Array
+
+    @classmethod
+    def start(cls) -> "Reach":
+        """Return the reach of a search that has made no step yet."""
+        return cls(*(jnp.full((), value) for value in (_FIRST_STEP, jnp.nan, 0.0)))
+
+    def after(self, y: Array) -> "Reach":
+        """Return the reach after the prediction that the last step has led to.
+
+        Half to one and a half of the promised change lets the next step go twice as far, 1 at
+        most; anything else, such as the wide stairs of a rounding regressor, as far as the first.
+        """
+        held = jnp.abs(y - self.y - self.promised) <= 0.5 * jnp.abs(self.promised)
+        return self.replace(limit=jnp.where(held, jnp.minimum(2 * self.limit, 1), _FIRST_STEP), y=y)
 
 
 def pgd_update(
@@ -32,7 +63,7 @@ def sized_update(
     x_adv: Array,
     gradient: Array,
     loss: Array,
-    largest_step: float,
+    largest_step: float | Array,
     gradient_floor: float | Array,
 ) -> Array:
     """One signed step, as long as the linearised prediction needs to meet the target.
@@ -46,7 +77,7 @@ def sized_update(
         x_adv: [H, W, C] in [0, 1].
         gradient: of the loss, 2 (y^ - aim) g.
         loss: (y^ - aim)^2.
-        largest_step: in [0, 1] pixel units.
+        largest_step: in [0, 1] pixel units, see `Reach`.
         gradient_floor: share of the largest absolute gradient; 0 moves everything.
     """
     size = jnp.abs(gradient)

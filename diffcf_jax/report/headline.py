@@ -1,6 +1,7 @@
 """The answer at the top of the report: one sentence, what failed, and what to mind."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,15 +53,23 @@ def answer(
     return text + "."
 
 
-def failures(rows: Sequence[Row], reasons: Mapping[str, int], errors: int) -> str:
-    """How many do not, and why, the most frequent reason first.
+def failures(
+    rows: Sequence[Row], reasons: Mapping[str, int], errors: int, unit: str | None = None
+) -> str:
+    """How many do not, why, the most frequent reason first, and towards which target most often.
 
     Reasons that differ in their numbers only are one, with the smallest and the largest of each.
     """
     texts = []
-    if failed := sum(1 for row in rows if ends(row["target"]) and not row["success"]):
+    if failed := [row["target"] for row in rows if ends(row["target"]) and not row["success"]]:
         why = "; ".join(f"{n:,} × {reason.rstrip('.')}" for reason, n in _alike(reasons).items())
-        texts.append(f"{failed:,} {'does' if failed == 1 else 'do'} not: {why}.")
+        texts.append(f"{len(failed):,} {'does' if len(failed) == 1 else 'do'} not: {why}.")
+        if any(reason.startswith("stalled") for reason in reasons):
+            texts.append("Stalled: more steps brought the prediction no closer.")
+        (target, most), tried = Counter(failed).most_common(1)[0], [row["target"] for row in rows]
+        if most > 1 and len(set(tried)) > 1:
+            goal = with_unit(target if isinstance(target, str) else f"{target:g}", unit)
+            texts.append(f"Most often towards {goal}: {most:,} of {tried.count(target):,}.")
     if errors:
         texts.append(f"{errors:,} input{'' if errors == 1 else 's'} could not be explained.")
     return " ".join(texts)

@@ -92,7 +92,7 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         _FOLDER, "report", _SCRIPTS, _STYLES,
         title=f"{_METHODS.get(name, name)} · {folder.resolve().name}",
         answer=answer(results, intervals["success_rate"], _oracles(metrics), threshold, unit),
-        failures=failures(results, summary["reasons"], len(rows) - len(results)),
+        failures=failures(results, summary["reasons"], len(rows) - len(results), unit),
         notes=notes(results, faults, labels),
         oracle_command=None if _oracles(metrics) else f"{command('evaluate')} --results {folder}",
         duration=duration(summary["wall_seconds"]),

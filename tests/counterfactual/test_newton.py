@@ -12,7 +12,7 @@ from diffcf_jax.counterfactual.ac_re import ACRE, ACRENewton
 from diffcf_jax.counterfactual.batching import Engine
 from diffcf_jax.counterfactual.diffae_re import DiffAERE, DiffAERENewton
 from diffcf_jax.counterfactual.events import Finished
-from diffcf_jax.counterfactual.signed_steps import sized_update
+from diffcf_jax.counterfactual.signed_steps import Reach, sized_update
 from diffcf_jax.counterfactual.types import Query, Stop
 from diffcf_jax.errors import UserError
 from tests.counterfactual import methods
@@ -186,6 +186,18 @@ def test_a_sized_step_changes_a_linear_prediction_by_what_is_missing():
     np.testing.assert_array_equal(moved[0], edge[0])
     np.testing.assert_allclose(jnp.vdot(weights, moved - edge), 0.7 * 0.02, rtol=1e-4)
     assert jnp.isfinite(sized_update(x, 0 * weights, 1.0, 1.0, 0.3)).all()
+
+
+def test_steps_may_grow_while_the_linearisation_holds_and_start_anew_where_it_does_not():
+    reach = Reach.start().after(jnp.asarray(5.0))
+    first = float(reach.limit)
+    for y, factor in ((6.0, 2), (7.4, 4), (7.9, 8), (8.3, 1), (9.9, 1), (9.5, 1), (10.5, 2)):
+        reach = reach.replace(promised=jnp.asarray(1.0)).after(jnp.asarray(y))
+        np.testing.assert_allclose(reach.limit, min(factor * first, 1), err_msg=str(y))
+    for y in np.arange(11, 20):
+        reach = reach.replace(promised=jnp.asarray(1.0)).after(jnp.asarray(float(y)))
+    assert reach.limit == 1  # the whole range of a pixel
+    assert reach.after(jnp.asarray(jnp.nan)).limit == np.float32(first)
 
 
 def test_held_outputs_stay_and_only_newton_in_latent_space_holds_them():

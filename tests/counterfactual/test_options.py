@@ -113,7 +113,7 @@ def test_half_precision_is_close(setting, usual):
             f"step_size=0.01 has no effect with solver=newton: leave it at {2 / 255!r}, or set "
             "solver=pgd",
         ),
-        ("ac-re", {"solver": "pgd", "largest_step": 1.0}, "largest_step=1.0 has no effect with"),
+        ("ac-re", {"solver": "pgd", "answers": 2}, "answers=2 has no effect with"),
         ("ac-re", {"gradient_floor": 2.0}, "gradient_floor=2.0 must be a number from 0 to 1"),
         ("ac-re", {"respacing": "ten"}, "respacing='ten': The respacing 'ten' is not understood"),
         ("ac-re", {"taus": 3}, "taus is no option of ac-re: did you mean tau"),

@@ -55,8 +55,13 @@ def test_failures_come_with_their_reasons():
     stalled = {f"stalled at {y} years after {n} iterations": 1 for y, n in ((24, 9), (-7.5, 66))}
     assert failures(some, {"flat": 1, "x2 at 1e-3": 3, **stalled}, 0) == (
         "2 do not: 3 × x2 at 1e-3; 2 × stalled at -7.5 to 24 years after 9 to 66 iterations; "
-        "1 × flat."
+        "1 × flat. Stalled: more steps brought the prediction no closer."
     )
+    often = rows(20.0, 80.0, 80.0, success=False) + rows(20.0, 80.0)
+    assert failures(often, {"flat": 3}, 0, "years") == (
+        "3 do not: 3 × flat. Most often towards 80 years: 2 of 3."
+    )
+    assert failures(rows(0.5, 0.5, success=False), {"flat": 2}, 0) == "2 do not: 2 × flat."
     title, found = worst(some, {}, 0.05)
     assert title == "The worst failures" and [why for _, why in found] == ["stuck", "stuck"]
 
