@@ -2,7 +2,7 @@
 const gallery = document.querySelector(".gallery");
 const body = gallery.tBodies[0];
 const CHUNK = 40;
-const WIDTHS = {name: 130, picture: 104, number: 68, success: 110, text: 76};  // least ones
+const WIDTHS = {name: 112, picture: 96, number: 66, success: 110, text: 76};  // least ones
 const unit = data.unit ? ` (${data.unit})` : "";
 
 const columns = [

@@ -46,8 +46,8 @@ function curveChart(item, width, height) {
     chart.append(svg("line", {class: "grid", x1: left, x2: right, y1: py(y), y2: py(y)}),
       svg("text", {class: "y", x: left - 8, y: py(y) + 4}, compact(y)));
   }
-  const whole = item.curve.length > 1 ? ticks(0, last).filter(Number.isInteger) : [0];
-  for (const i of whole) chart.append(svg("text", {x: px(i), y: bottom + 16}, String(i)));
+  const whole = item.curve.length > 1 ? ticks(1, item.curve.length).filter(Number.isInteger) : [1];
+  for (const i of whole) chart.append(svg("text", {x: px(i - 1), y: bottom + 16}, String(i)));
   chart.append(
     svg("polyline", {points: known.map(([i, y]) => `${px(i)},${py(y)}`).join(" ")}),
     svg("circle", {class: item.success === false ? "after failed" : "after",

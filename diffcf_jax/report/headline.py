@@ -49,8 +49,26 @@ def answer(
     for name, interval in oracles.items():
         if interval["mean"] is not None:
             who = "the oracle" if name == "oracle" else name
-            text += f"; {who} follows in {percent(interval['mean'])}{_interval(interval, images)}"
+            text += f"; {who} agrees in {percent(interval['mean'])}{_interval(interval, images)}"
     return text + "."
+
+
+def control(metrics: Mapping[str, Interval]) -> str:
+    """What a pixel attack scores, so that nobody takes the same of a counterfactual for evidence.
+
+    Args:
+        metrics: the attack's, by name; without its success there is nothing to say.
+    """
+    end = "_success_rate"
+    reached = metrics.get("success_rate", {}).get("mean")
+    if reached is None:
+        return ""
+    text = f"Control: a pixel attack with as many gradients reaches {percent(reached)}"
+    for name, interval in metrics.items():
+        if name.endswith(end) and interval["mean"] is not None:
+            who = "the oracle" if name == f"oracle{end}" else name.removesuffix(end)
+            text += f"; {who} agrees in {percent(interval['mean'])}"
+    return f"{text}. What it does as well proves nothing."
 
 
 def failures(

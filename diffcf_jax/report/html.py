@@ -19,14 +19,14 @@ from diffcf_jax.report.cases import make_cases, worst_first
 from diffcf_jax.report.columns import add_attributes
 from diffcf_jax.report.evaluation import read_metrics, read_values, table
 from diffcf_jax.report.figures import overview_svg
-from diffcf_jax.report.headline import answer, failures, notes, worst
+from diffcf_jax.report.headline import answer, control, failures, notes, worst
 from diffcf_jax.report.numbers import digits_of, duration, with_unit
 from diffcf_jax.report.pictures import Change, average_maps
 from diffcf_jax.report.reproduction import again, config_file
 from diffcf_jax.report.template import render
 from diffcf_jax.results.answers import pairwise_distances, together
 from diffcf_jax.results.log import RESULTS, Key, image_path, key_of, order_of, read_results
-from diffcf_jax.results.summary import read_summary, summarise
+from diffcf_jax.results.summary import miss, read_summary, summarise
 from diffcf_jax.shipped import command
 from diffcf_jax.target import Range, ends
 from diffcf_jax.units import label_range
@@ -91,7 +91,8 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
     page = render(
         _FOLDER, "report", _SCRIPTS, _STYLES,
         title=f"{_METHODS.get(name, name)} · {folder.resolve().name}",
-        answer=answer(results, intervals["success_rate"], _oracles(metrics), threshold, unit),
+        answer=answer(results, _success(intervals, metrics), _oracles(metrics), threshold, unit),
+        control=control(metrics["control"]) if metrics else "",
         failures=failures(results, summary["reasons"], len(rows) - len(results), unit),
         notes=notes(results, faults, labels),
         oracle_command=None if _oracles(metrics) else f"{command('evaluate')} --results {folder}",
@@ -100,6 +101,7 @@ def write_report(workdir: str | Path, limit: int = 3000) -> Path:
         overview=overview_svg(results, threshold, unit, numbers),
         worst=worst(shown, _oracle_errors(shown, values), threshold),
         place_of=lambda row: numbers[id(row)],
+        off=lambda row: None if row["success"] else miss(row["y_final"], row["target"]),
         band=band, n=len(results), n_shown=len(shown), log=RESULTS, unit=unit,
         maps=_maps(shown, cases.changes),
         metrics=table(intervals, metrics, band, digits),
@@ -176,6 +178,13 @@ def _hashes(folder: Path, faults: list[str]) -> Mapping[str, Any]:
         faults.append(str(error))
         return {}
     return networks if isinstance(networks, Mapping) else {}
+
+
+def _success(intervals: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> Any:
+    """As the table of metrics has it, unless the run has gone on since the evaluation."""
+    found, measured = intervals["success_rate"], (metrics or {}).get("metrics", {})
+    judged = measured.get("success_rate", found)
+    return judged if judged["n"] == found["n"] else found
 
 
 def _oracles(metrics: Mapping[str, Any] | None) -> dict[str, Any]:

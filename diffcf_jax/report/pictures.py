@@ -159,8 +159,8 @@ def average_maps(
         most: ranges, of equal width.
 
     Returns:
-        For each range that has any, `low`, `high`, `n`, `image` (the mean), `place` and `share` (of
-        the mean |change|); and the scale of all of them.
+        For each range that has any, `low`, `high`, `n`, `image` (the mean), and the ninths of the
+        image where it is `brighter` and `darker` most (None: nowhere); and the scale of all.
     """
     kept = [(v, c) for v, c in zip(y, changes, strict=True) if c.map.shape == changes[0].map.shape]
     values = np.array([v for v, _ in kept])
@@ -176,23 +176,36 @@ def average_maps(
     width = (high - low) / ranges
     found = []
     for k, maps in means.items():
-        place, share = _densest(np.mean(np.abs(maps), axis=0))
         found.append({
             "low": low + k * width, "high": low + (k + 1) * width, "n": len(maps),
-            "image": colours(signed[k], scale), "place": place, "share": share,
+            "image": colours(signed[k], scale), "brighter": _where(signed[k]),
+            "darker": _where(-signed[k]),
         })  # fmt: skip
     return found, scale
 
 
+def _where(rise: np.ndarray) -> str | None:
+    """The ninth of an image that rises most; None where none does."""
+    cells = _ninths(rise)
+    return _place(cells) if cells.max() > 0 else None
+
+
 def _densest(weight: np.ndarray) -> tuple[str, float]:
     """The ninth of an image [H, W] with the largest sum, and its share of the whole sum."""
-    cells = np.array([
+    cells = _ninths(weight)
+    return _place(cells), float(cells.max() / cells.sum()) if cells.sum() else 0.0
+
+
+def _ninths(weight: np.ndarray) -> np.ndarray:
+    return np.array([
         [float(part.sum()) for part in np.array_split(row, 3, axis=1)]
         for row in np.array_split(weight, 3, axis=0)
     ])  # fmt: skip
+
+
+def _place(cells: np.ndarray) -> str:
     i, j = divmod(int(cells.argmax()), 3)
-    place = "central" if (i, j) == (1, 1) else f"{_ROWS[i]} {_COLUMNS[j]}"
-    return place, float(cells[i, j] / cells.sum()) if cells.sum() else 0.0
+    return "central" if (i, j) == (1, 1) else f"{_ROWS[i]} {_COLUMNS[j]}"
 
 
 def encode(pixels: np.ndarray, side: int) -> dict[str, Any]:

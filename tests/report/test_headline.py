@@ -37,7 +37,7 @@ def test_the_answer_names_target_threshold_and_unit():
 def test_oracles_follow_the_answer():
     oracles = {"oracle": {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 4}, "second": rate(None)}
     text = answer(rows(1.0), rate(True), oracles, 0.1)
-    assert text.endswith("; the oracle follows in 50% (95% interval 25% to 75%).")
+    assert text.endswith("; the oracle agrees in 50% (95% interval 25% to 75%).")
 
 
 @pytest.mark.parametrize(("value", "interval"), [(True, "85.8% to 100%"), (False, "0% to 14.2%")])

@@ -209,7 +209,11 @@ def test_metrics_stand_beside_their_control_and_the_paper(tmp_path):
     mean = {"mean": 0.25, "low": 0.2, "high": 0.3, "n": 3}
     metrics = {
         "metrics": {"l1": mean, "oracle_success_rate": {**mean, "mean": 0.5}, "bad": 3},
-        "control": {"l1": {**mean, "mean": 0.125}},
+        "control": {
+            "l1": {**mean, "mean": 0.125},
+            "success_rate": {**mean, "mean": 1.0},
+            "oracle_success_rate": {**mean, "mean": 0.75},
+        },
         "definitions": {"l1": {"about": "mean |x' - x|", "better": "lower", "reference": "us"}},
         "published": {"l1": 0.75},
         "not_computed": {"fva": "identity: FILE"},
@@ -221,7 +225,8 @@ def test_metrics_stand_beside_their_control_and_the_paper(tmp_path):
     text = write_report(tmp_path).read_text()
     content = " ".join("".join(Page(text).text).split())
     assert "l1 ↓mean |x' - x| (us)0.25000.2000 to 0.30000.12500.753" in content
-    assert "; the oracle follows in 50% (95% interval 20% to 30%)." in content
+    assert "; the oracle agrees in 50% (95% interval 20% to 30%)." in content
+    assert "pixel attack with as many gradients reaches 100%; the oracle agrees in 75%." in content
     assert "fva needs identity: FILE" in content
     assert [case["metrics"] for case in data_of(text)["cases"]] == [{"l1": 0.5}] * 3
 

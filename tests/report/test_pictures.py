@@ -88,6 +88,12 @@ def test_maps_are_averaged_by_range_of_predictions(changed):
     assert (first[..., 3] == 255).all() and (second[..., 3] == 0).all()  # they cancel
     (only,), _ = average_maps([0.3, 0.3], [up, up])
     assert only["low"] == only["high"] == 0.3 and only["n"] == 2
+    where = np.zeros((9, 9, 3), int)
+    where[:3, 6:], where[4, 4] = 40, -60
+    ((only,), _) = average_maps([0.3], [changed(where)])
+    assert (only["brighter"], only["darker"]) == ("upper right", "central")
+    ((only,), _) = average_maps([0.3], [up])
+    assert only["brighter"] and only["darker"] is None
 
 
 def test_images_are_kept_once_and_small():
