@@ -5,8 +5,8 @@ python -m eval.metrics --results out_acre
 
 On the saved images: Square MAE 0.039, Background MAE 0.0003, success 100%, 6.7 iterations (median
 5, at most 23); the oracle's predictions are 0.042 from the target. It took 2.3 minutes on 2
-AVX-512 cores (JAX_NUM_CPU_DEVICES=2). PGD with a floor of 0.15, as in version 0.1.0, needed 61
-iterations for 0.048 and 0.0005.
+AVX-512 cores. PGD with a floor of 0.15, as in version 0.1.0, needed 61 iterations for 0.048 and
+0.0005.
 """
 
 import ml_collections

@@ -5,9 +5,9 @@ python -m eval.metrics --results out_diffae
 
 On the saved images: Square MAE 0.040, Background MAE 0.0022 (median 0.0011), success 100%, 5.8
 iterations (at most 12), of which 3 slide; the oracle's predictions are 0.016 from the target. It
-took 5.7 minutes on 2 AVX2 cores (JAX_NUM_CPU_DEVICES=2). Adam with a rate of 0.03 and the
-l1 distance in pixels needed as many for 0.056, 0.0025 and 0.026; with the paper's rate of 0.002 the
-first 32 images needed 68 each, for 0.097 and 0.014.
+took 5.7 minutes on 2 AVX2 cores. Adam with a rate of 0.03 and the l1 distance in pixels needed as
+many for 0.056, 0.0025 and 0.026; with the paper's rate of 0.002 the first 32 images needed 68 each,
+for 0.097 and 0.014.
 """
 
 import ml_collections

@@ -121,6 +121,7 @@ def _explain(args: flags.FlagValues, _: list[str]) -> None:
         raise UserError(
             f"{shipped.command('explain')} needs --workdir: the folder for results and report."
         )
+    parallel.share_cpu(config.get("batch_size", "auto"))
     parallel.initialize()
     report, errors = run(args.workdir, **config, from_scratch=args.start_over)
     if parallel.process_index() == 0:

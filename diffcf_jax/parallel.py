@@ -46,6 +46,18 @@ def initialize() -> None:
     find_devices()
 
 
+def share_cpu(batch_size: int | str) -> None:
+    """Makes a CPU two devices, which share a batch and all cores: small networks gain by half.
+
+    Nothing changes with JAX_NUM_CPU_DEVICES in the environment, with a batch that is odd or "auto",
+    on one core, and on accelerators. Must be called before anything asks for a device.
+    """
+    even = str(batch_size).isdecimal() and int(batch_size) % 2 == 0
+    if even and (os.cpu_count() or 1) > 1 and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # devices were asked for, and stay as they are
+            jax.config.update("jax_num_cpu_devices", 2)
+
+
 def find_devices() -> None:
     """Asks JAX for its devices, so that what is wrong with them is reported before any work.
 
